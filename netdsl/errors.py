@@ -7,6 +7,8 @@ NetError
 ├── DeviceError    the requested device or its packages are missing
 └── FetchError     a download failed
 
+NetWarning         (a UserWarning) something is allowed but hardly what was wanted, such as random weights
+
 Nothing here imports another netdsl module.
 """
 
@@ -168,6 +170,10 @@ class DeviceError(NetError):
 
 class FetchError(NetError):
     """A download failed."""
+
+
+class NetWarning(UserWarning):
+    """Something is allowed but hardly what was wanted: a network is run with random weights."""
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:
