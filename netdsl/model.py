@@ -1,0 +1,243 @@
+"""A compiled network: arrays in, arrays out.
+
+A `Model` holds a graph, its weights and the program that a backend made of both. Calling it checks the input once,
+runs the program, and hands out fresh arrays. Nothing of it changes after it is made, except that a network with free
+sizes (`?`) keeps the programs of the last few sizes it met; so it may be called from many threads at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from netdsl.arrays import Port, as_float32, check_shape, open_shape
+from netdsl.errors import DeviceError, InputError, nearest
+from netdsl.graph.build import build
+from netdsl.graph.ir import Graph
+from netdsl.ops.base import Array
+from netdsl.tensor import Shape
+from netdsl.weights import WeightSet
+
+if TYPE_CHECKING:
+    from netdsl.graph.show import Summary
+
+DEVICES = ("cpu", "reference")
+_SIZES_KEPT = 8  # chosen: programs kept for a network with free sizes, the one in use included
+_MAX_THREADS = 1024  # chosen: more is a slip of the hand on any machine of today
+
+_FLOAT32 = np.dtype(np.float32)
+_ndarray = np.ndarray
+
+Progress = Callable[[str, int, int], None]  # (what, done, total)
+
+
+class Program(Protocol):
+    """What a backend makes of a graph and its weights."""
+
+    def __call__(self, inputs: list[Array], /) -> list[Array]:
+        """float32 C-contiguous [N, *shape] for every input -> float32 [N, *shape] for every output, all new."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a graph was built from, for building it again with other input sizes: a path, a bare name or the text."""
+
+    source: str | Path
+    params: Mapping[str, Any] | None = None
+
+
+def default_threads() -> int:
+    """The number of processors this process may use."""
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def lower(graph: Graph, weights: WeightSet, device: str, threads: int, progress: Progress | None = None) -> Program:
+    """The program of a graph on a device ("cpu" or "reference"). Raises DeviceError for any other."""
+    if device == "cpu":
+        from netdsl.backends import cpu
+
+        return cpu.lower(graph, weights.tensors, threads, progress=progress)
+    if device == "reference":
+        from netdsl.backends import reference
+
+        def interpret(inputs: list[Array], /) -> list[Array]:
+            return [y.astype(np.float32) for y in reference.run(graph, weights.tensors, inputs)]
+
+        return interpret
+    raise no_device(device)
+
+
+def no_device(device: object) -> DeviceError:
+    """The error for a device that cannot be used."""
+    if device == "cuda":
+        return DeviceError(
+            "this version has no CUDA lowering yet",
+            code="no-cuda",
+            hint='use device="cpu" (on the command line: --device cpu)',
+        )
+    known = ("auto", "cpu", "cuda", "reference")
+    close = nearest(str(device), known)
+    hint = f'did you mean "{close}"?' if close else None
+    return DeviceError(f"no device {device!r}; there are {', '.join(known)}", code="unknown-device", hint=hint)
+
+
+class Model:
+    """A network bound to weights on a device. Made by `netdsl.compile`.
+
+    graph                 the typed graph that was compiled
+    inputs, outputs       Port records: name, shape, dtype
+    device, threads       where it runs ("cpu" or "reference"), on how many threads
+    weights_description   where the weights come from, in words
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        weights: WeightSet,
+        device: str = "cpu",
+        threads: int | None = None,
+        origin: Origin | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.graph = graph
+        self.device = device
+        self.threads = _checked_threads(threads)
+        self._weights = weights
+        self._origin = origin
+        self._program = lower(graph, weights, device, self.threads, progress)
+        self._shapes = tuple(spec.type.shape for spec in graph.inputs)
+        self._names = tuple(spec.name for spec in graph.outputs)
+        self._sizes: dict[tuple[Shape, ...], Program] = {self._shapes: self._program}
+        # What the fast path of a call compares with: the one input's shape, and whether one array is the answer.
+        self._shape = self._shapes[0] if len(self._shapes) == 1 else None
+        self._bare = len(self._names) == 1
+
+    def __call__(self, /, *arrays: Any, **named: Any) -> Any:
+        """Run the network: `net(x)`, `net(a, b)` in the order of the inputs, or `net(image=a)` by name.
+
+        Each input is array-like [N, *shape], any N, 0 included: NumPy, anything with DLPack, nested lists; real numbers
+        of any type (made float32). One output: float32 ndarray [N, *shape]; several: a dict of those by name. Inputs
+        are never written to or kept; outputs are new arrays. Raises InputError.
+        """
+        if len(arrays) == 1 and not named:
+            x = arrays[0]
+            if type(x) is _ndarray and x.dtype == _FLOAT32 and x.shape[1:] == self._shape:
+                flags = x.flags
+                if flags.c_contiguous and flags.aligned:
+                    outputs = self._program([x])
+                    return outputs[0] if self._bare else dict(zip(self._names, outputs, strict=True))
+        return self._run(self._arranged(arrays, named))
+
+    def _run(self, given: list[Any]) -> Any:
+        specs = self.graph.inputs
+        arrays = [as_float32(x, spec.name) for x, spec in zip(given, specs, strict=True)]
+        for array, spec in zip(arrays, specs, strict=True):
+            check_shape(array.shape, spec)
+        if len({len(a) for a in arrays}) > 1:
+            found = ", ".join(f"{s.name} has {len(a)}" for a, s in zip(arrays, specs, strict=True))
+            raise InputError(f"the inputs must have the same batch size; {found}", code="batch-mismatch")
+        outputs = self._program_for(tuple(a.shape[1:] for a in arrays))(arrays)
+        return outputs[0] if self._bare else dict(zip(self._names, outputs, strict=True))
+
+    def _arranged(self, arrays: tuple[Any, ...], named: dict[str, Any]) -> list[Any]:
+        """The arguments of a call in the order of the inputs."""
+        names = [spec.name for spec in self.graph.inputs]
+        wanted = f"{self.graph.name} takes {len(names)} input{'s' if len(names) != 1 else ''} ({', '.join(names)})"
+        for name in named:
+            if name not in names:
+                close = nearest(name, names)
+                hint = f"did you mean {close}?" if close else None
+                raise InputError(f"no input named {name}; {wanted}", code="unknown-input", hint=hint)
+        if len(arrays) > len(names) or any(n in named for n in names[: len(arrays)]):
+            raise InputError(f"{wanted}, found {len(arrays) + len(named)}", code="input-count")
+        missing = [n for n in names[len(arrays) :] if n not in named]
+        if missing:
+            raise InputError(f"{wanted}; missing: {', '.join(missing)}", code="input-count")
+        return [*arrays, *(named[n] for n in names[len(arrays) :])]
+
+    def _program_for(self, shapes: tuple[Shape, ...]) -> Program:
+        """The program for these input shapes; compiled when the network has free sizes and these are new."""
+        program = self._sizes.get(shapes)
+        if program is not None:
+            return program
+        program = lower(self._resized(shapes), self._weights, self.device, self.threads)
+        # A new dict takes the old one's place, so that another thread never sees one half changed.
+        recent = list(self._sizes.items())[-(_SIZES_KEPT - 1) :]
+        self._sizes = {**dict(recent), shapes: program}
+        return program
+
+    def _resized(self, shapes: tuple[Shape, ...]) -> Graph:
+        assert self._origin is not None, "a graph with free sizes knows where it was built from"
+        sizes = {spec.name: shape for spec, shape in zip(self.graph.inputs, shapes, strict=True)}
+        graph = build(self._origin.source, params=self._origin.params, input_shapes=sizes)
+        if graph.source.text != self.graph.source.text:
+            message, path = "the network's file has changed since it was compiled", self.graph.source.name
+            raise InputError(message, code="file-changed", path=path, hint="compile it again")
+        if graph.tensors != self.graph.tensors:
+            found = ", ".join("x".join(map(str, s)) for s in shapes)
+            message = f"the weights of {graph.name} do not fit an input of {found}"
+            hint = "compile it with these sizes (inputs=) and weights made for them"
+            raise InputError(message, code="size-needs-other-weights", hint=hint)
+        return graph
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """Name, shape and dtype of every input."""
+        return tuple(Port(spec.name, open_shape(spec)) for spec in self.graph.inputs)
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        """Name, shape and dtype of every output."""
+        free = any(any(spec.free) for spec in self.graph.inputs)
+        ports = []
+        for spec in self.graph.outputs:
+            shape: tuple[int | None, ...] = self.graph.nodes[spec.node].type.shape
+            if free and len(shape) == 3:
+                shape = (shape[0], None, None)
+            ports.append(Port(spec.name, (None, *shape)))
+        return tuple(ports)
+
+    @property
+    def weights_description(self) -> str:
+        return self._weights.description
+
+    @property
+    def random_weights(self) -> bool:
+        """Whether the weights are random, so that the answers mean nothing."""
+        return self._weights.is_random
+
+    def summary(self) -> Summary:
+        """Every layer with its output shape, parameters, multiply-accumulates, memory and receptive field."""
+        from netdsl.graph.show import summary
+
+        return summary(self.graph)
+
+    def __repr__(self) -> str:
+        inputs, outputs = ", ".join(map(str, self.inputs)), ", ".join(map(str, self.outputs))
+        return f"<netdsl.Model {self.graph.name}: {inputs} -> {outputs}; {self.device}, {self.weights_description}>"
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The program holds machine code and addresses; it is made anew where the pickle is loaded. Weights that are
+        # mapped from a file are copied into the pickle, so that it stands alone.
+        tensors = {name: np.array(array) for name, array in self._weights.tensors.items()}
+        weights = WeightSet(tensors, self._weights.description, self._weights.is_random)
+        return Model, (self.graph, weights, self.device, self.threads, self._origin)
+
+
+def _checked_threads(threads: int | None) -> int:
+    if threads is None:
+        return default_threads()
+    if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or not 1 <= threads <= _MAX_THREADS:
+        raise InputError(
+            f"threads must be a whole number from 1 to {_MAX_THREADS}, found {threads!r}", code="bad-threads"
+        )
+    return int(threads)
