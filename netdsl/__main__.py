@@ -1,0 +1,5 @@
+"""`python -m netdsl` is the `netdsl` command."""
+
+from netdsl.cli import main
+
+main()

@@ -1,0 +1,86 @@
+"""What the commands print with: rich on a terminal, plain text where the output is piped."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+Report = Callable[[str, int, int], None]  # (what, done, total); a total of 0 is one not known
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> None:
+    """A table; the columns whose indices are in `numbers` are set flush right."""
+    if sys.stdout.isatty():
+        _rich_table(columns, rows, numbers)
+        return
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    for row in (columns, *rows):
+        cells = (c.rjust(w) if i in numbers else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        click.echo("  ".join(cells).rstrip())
+
+
+def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i in numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+@contextmanager
+def progress(announcement: str) -> Iterator[Report]:
+    """A progress bar on standard error while the block runs; one line `announcement…` where that is no terminal.
+
+    Neither appears before the first report.
+    """
+    if sys.stderr.isatty():
+        with _bar() as report:
+            yield report
+        return
+    said = False
+
+    def announce(what: str, done: int, total: int) -> None:
+        nonlocal said
+        if not said:
+            click.echo(f"{announcement} …", err=True)
+            said = True
+
+    yield announce
+
+
+@contextmanager
+def _bar() -> Iterator[Report]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = None
+
+    def report(what: str, done: int, total: int) -> None:
+        nonlocal task
+        if task is None:
+            bar.start()
+            task = bar.add_task(what, total=total or None)
+        bar.update(task, description=what, completed=done, total=total or None)
+
+    try:
+        yield report
+    finally:
+        bar.stop()

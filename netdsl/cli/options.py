@@ -1,0 +1,53 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import click
+
+network = click.argument("net", metavar="NET")
+weights = click.option(
+    "--weights", metavar="FILE", help="A .safetensors, .npz or PyTorch file; 'pretrained'; or 'random'."
+)
+device = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda", "reference"]), default="auto", show_default=True
+)
+threads = click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use (default: all processors).")
+seed = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of random weights.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+def parse_value(text: str) -> Any:
+    """The value that a text stands for in a .net file: a whole number, a number, yes or no, a size (3x5), a word."""
+    if text in ("yes", "true", "no", "false"):
+        return text in ("yes", "true")
+    sizes = text.split("x")
+    if len(sizes) > 1 and all(part.isdecimal() for part in sizes):
+        return tuple(map(int, sizes))
+    if text.lstrip("+-.")[:1].isdecimal():
+        for kind in (int, float):
+            with suppress(ValueError):
+                return kind(text)
+    return text
+
+
+def _parse_settings(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
+    values = {}
+    for setting in given:
+        name, equals, text = setting.partition("=")
+        if not equals or not name.strip().isidentifier():
+            raise click.BadParameter(f"{setting!r} is not of the form name=value", context, option)
+        values[name.strip()] = parse_value(text.strip())
+    return values
+
+
+settings = click.option(
+    "--set",
+    "settings",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=_parse_settings,
+    help="Set a parameter of the network, as in --set classes=10; may be repeated.",
+)
