@@ -58,33 +58,29 @@ def default_threads() -> int:
 
 
 def lower(graph: Graph, weights: WeightSet, device: str, threads: int, progress: Progress | None = None) -> Program:
-    """The program of a graph on a device ("cpu" or "reference"). Raises DeviceError for any other."""
+    """The program of a graph on one of DEVICES."""
     if device == "cpu":
         from netdsl.backends import cpu
 
         return cpu.lower(graph, weights.tensors, threads, progress=progress)
-    if device == "reference":
-        from netdsl.backends import reference
+    from netdsl.backends import reference
 
-        def interpret(inputs: list[Array], /) -> list[Array]:
-            return [y.astype(np.float32) for y in reference.run(graph, weights.tensors, inputs)]
+    def interpret(inputs: list[Array], /) -> list[Array]:
+        return [y.astype(np.float32) for y in reference.run(graph, weights.tensors, inputs)]
 
-        return interpret
-    raise no_device(device)
+    return interpret
 
 
-def no_device(device: object) -> DeviceError:
-    """The error for a device that cannot be used."""
+def choose_device(device: str) -> str:
+    """The device to use for one that was asked for: "auto" is the best there is. Raises DeviceError."""
     if device == "cuda":
-        return DeviceError(
-            "this version has no CUDA lowering yet",
-            code="no-cuda",
-            hint='use device="cpu" (on the command line: --device cpu)',
-        )
-    known = ("auto", "cpu", "cuda", "reference")
-    close = nearest(str(device), known)
-    hint = f'did you mean "{close}"?' if close else None
-    return DeviceError(f"no device {device!r}; there are {', '.join(known)}", code="unknown-device", hint=hint)
+        hint = 'use device="cpu" (on the command line: --device cpu)'
+        raise DeviceError("this version has no CUDA lowering yet", code="no-cuda", hint=hint)
+    if device not in ("auto", *DEVICES):
+        close = nearest(str(device), ("auto", "cuda", *DEVICES))
+        hint = f'did you mean "{close}"?' if close else f"there are auto, {', '.join(DEVICES)}"
+        raise DeviceError(f"no device {device!r}", code="unknown-device", hint=hint)
+    return "cpu" if device == "auto" else device
 
 
 class Model:
@@ -173,7 +169,9 @@ class Model:
         return program
 
     def _resized(self, shapes: tuple[Shape, ...]) -> Graph:
-        assert self._origin is not None, "a graph with free sizes knows where it was built from"
+        if self._origin is None:
+            message = f"{self.graph.name} was compiled from a graph, so for the sizes of that graph only"
+            raise InputError(message, code="fixed-sizes", hint="compile it from its file or text")
         sizes = {spec.name: shape for spec, shape in zip(self.graph.inputs, shapes, strict=True)}
         graph = build(self._origin.source, params=self._origin.params, input_shapes=sizes)
         if graph.source.text != self.graph.source.text:

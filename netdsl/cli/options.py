@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from netdsl.cli import console
+
+if TYPE_CHECKING:
+    from netdsl.graph.ir import Graph
+    from netdsl.model import Model
 
 network = click.argument("net", metavar="NET")
 weights = click.option(
@@ -51,3 +57,15 @@ settings = click.option(
     callback=_parse_settings,
     help="Set a parameter of the network, as in --set classes=10; may be repeated.",
 )
+
+
+def compile_graph(graph: Graph, weights: str | None, device: str, threads: int | None, seed: int) -> Model:
+    """`netdsl.compile` with its progress shown; the commands say themselves when weights are random."""
+    import warnings
+
+    from netdsl.compiler import compile
+    from netdsl.errors import NetWarning
+
+    with warnings.catch_warnings(), console.progress("compiling kernels (kept for the next run)") as report:
+        warnings.simplefilter("ignore", NetWarning)
+        return compile(graph, weights, device, threads, seed=seed, progress=report)

@@ -1,0 +1,74 @@
+"""The spine: from a text to a network that can be called.
+
+    text --parse--> syntax tree --build--> graph --rewrite--> graph --plan--> plan --bind--> model
+
+`compile` goes all the way; `stage` stops after any step and hands out what stands there.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from netdsl import weights as stored
+from netdsl.errors import InputError, NetWarning
+from netdsl.graph.build import build
+from netdsl.graph.ir import Graph
+from netdsl.model import Model, Origin, Progress, choose_device
+from netdsl.tensor import Shape
+
+Source = str | Path | Graph
+Weights = str | Path | Mapping[str, Any] | None
+
+
+def compile(
+    source: Source,
+    weights: Weights = None,
+    device: str = "auto",
+    threads: int | None = None,
+    params: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    inputs: Mapping[str, Shape] | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Model:
+    """Compile a network.
+
+    source    a path, the bare name of a network that ships, the text itself, or a graph from `netdsl.build`
+    weights   a path (.safetensors, .npz, PyTorch checkpoint), a mapping of arrays by name, "random", "pretrained" (the
+              published weights), or None: what the network's `weights` line names, else random with a NetWarning
+    device    "auto" (the best there is), "cpu", "cuda" or "reference" (the NumPy interpreter); never another than asked
+    threads   None: as many as the process has processors
+    params    values for the network's parameters
+    seed      of random weights
+    inputs    shapes (C, H, W) by input name, for inputs with free sides (`?`) that should be ready at once
+    progress  called with (what, done, total) while kernels are compiled
+
+    Errors: SourceError, WeightsError, InputError, DeviceError, FetchError (all NetError).
+    """
+    device = choose_device(device)
+    graph = _built(source, params, inputs)
+    found = stored.resolve(graph, weights, seed)
+    if found.is_random and graph.tensors:
+        warnings.warn(f"{graph.name} has {found.description}; its answers mean nothing", NetWarning, stacklevel=2)
+    return Model(graph, found, device, threads, _origin(source, params), progress)
+
+
+def _built(source: Source, params: Mapping[str, Any] | None, inputs: Mapping[str, Shape] | None) -> Graph:
+    if not isinstance(source, Graph):
+        return build(source, params=params, input_shapes=inputs)
+    if params or inputs:
+        message = "a graph that is built has its params and input shapes already"
+        raise InputError(message, code="built-already", hint="give them to netdsl.build")
+    return source
+
+
+def _origin(source: Source, params: Mapping[str, Any] | None) -> Origin | None:
+    """How to build the graph again, wherever the process stands by then."""
+    if isinstance(source, Graph):
+        return None
+    if "\n" not in str(source) and Path(source).is_file():
+        source = Path(source).absolute()
+    return Origin(source, dict(params or {}))

@@ -1,0 +1,123 @@
+"""The one-way flow: every module imports only from its own stage and the stages before it.
+
+Imports are read from the syntax tree of every module, those inside functions and under TYPE_CHECKING included.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import netdsl
+
+PACKAGE = Path(netdsl.__file__).parent
+
+# From left to right; `netdsl/__init__.py` only names what stands elsewhere and `__main__.py` starts the command line.
+ORDER = (
+    "errors", "tensor", "ops", "text", "graph", "passes", "plan", "backends", "weights",
+    "images", "datasets", "answers", "arrays", "model", "compiler", "cli",
+)  # fmt: skip
+
+# Third-party packages that only one stage may know. PEP 503 names differ from import names: these are import names.
+ONLY_IN = {
+    "numba": ("backends/cpu/",),
+    "llvmlite": ("backends/cpu/",),
+    "lark": ("text/",),
+    "click": ("cli/",),
+    "rich": ("cli/",),
+    "PIL": ("images.py", "datasets.py"),
+    "safetensors": ("weights/",),
+    "platformdirs": ("weights/", "backends/cpu/"),
+}
+NOWHERE = ("torch", "onnx", "onnxruntime", "tests", "bench", "sklearn", "pytest")
+
+
+def modules() -> list[str]:
+    return sorted(str(p.relative_to(PACKAGE)) for p in PACKAGE.rglob("*.py"))
+
+
+def imports(path: str) -> Iterator[str]:
+    """Full names of everything that a module imports."""
+    package = ["netdsl", *Path(path).parent.parts]
+    for node in ast.walk(ast.parse((PACKAGE / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            prefix = ".".join([*base, *([node.module] if node.module else [])])
+            yield from (f"{prefix}.{alias.name}" for alias in node.names)
+
+
+def stage(path: str) -> str:
+    return Path(path).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", [m for m in modules() if m not in ("__init__.py", "__main__.py")])
+def test_a_module_imports_only_from_the_left(path: str) -> None:
+    assert stage(path) in ORDER, f"{path}: give this stage its place in ORDER"
+    allowed = ORDER[: ORDER.index(stage(path)) + 1]
+    for name in imports(path):
+        if name.split(".")[0] != "netdsl" or name == "netdsl.__version__":
+            continue
+        target = name.split(".")[1] if "." in name else None
+        if target is None:
+            assert stage(path) == "cli", f"{path} imports the package itself"
+        elif target not in ("grammars", "networks"):
+            assert target in allowed, f"{path} imports {name}, which comes after {stage(path)}"
+
+
+@pytest.mark.parametrize("path", modules())
+def test_a_third_party_package_stays_in_its_stage(path: str) -> None:
+    for name in imports(path):
+        top = name.split(".")[0]
+        assert top not in NOWHERE, f"{path} imports {name}"
+        if top in ONLY_IN:
+            assert path.startswith(ONLY_IN[top]), f"{path} imports {name}"
+
+
+def test_backends_do_not_know_each_other() -> None:
+    for path in modules():
+        parts = Path(path).parts
+        if parts[0] == "backends" and len(parts) > 2:
+            others = {n.split(".")[2] for n in imports(path) if n.startswith("netdsl.backends.")} - {parts[1]}
+            assert not others, f"{path} imports {others}"
+
+
+def loaded_by(code: str) -> set[str]:
+    """Top-level names of the modules that a fresh interpreter holds after running `code`."""
+    script = f"import sys\n{code}\nprint(*{{name.split('.')[0] for name in sys.modules}}, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.splitlines()[-1].split())
+
+
+def test_importing_the_package_loads_next_to_nothing() -> None:
+    loaded = loaded_by("import netdsl, netdsl.cli")
+    assert not loaded & {"numpy", "numba", "lark", "click", "rich", "PIL"}
+
+
+def test_help_loads_no_arrays_and_no_compiler() -> None:
+    loaded = loaded_by("import netdsl.cli.app\nassert netdsl.cli.app.run(['--help']) == 0")
+    assert not loaded & {"numpy", "numba", "lark", "PIL"}
+
+
+@pytest.mark.parametrize("command", ["['check', 'lenet5']", "['summary', 'lenet5']", "['networks']"])
+def test_commands_that_compile_nothing_never_load_numba(command: str) -> None:
+    loaded = loaded_by(f"import netdsl.cli.app\nassert netdsl.cli.app.run({command}) == 0")
+    assert not loaded & {"numba", "llvmlite"}
+
+
+def test_building_a_graph_never_loads_numba() -> None:
+    assert not loaded_by("import netdsl\nnetdsl.build('lenet5').macs") & {"numba", "llvmlite"}
+
+
+def test_every_public_name_is_there() -> None:
+    for name in netdsl.__all__:
+        assert getattr(netdsl, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        netdsl.nothing  # noqa: B018
