@@ -51,11 +51,15 @@ class Param:
 
 @dataclass(frozen=True)
 class Window:
-    """How an output position sees the input: for receptive fields. All (vertical, horizontal)."""
+    """How an output position sees the input: for receptive fields. All (vertical, horizontal).
+
+    `scale` is the number of output positions for each input position, where a map is enlarged.
+    """
 
     kernel: Pair
     stride: Pair = (1, 1)
     dilation: Pair = (1, 1)
+    scale: Pair = (1, 1)
 
 
 @dataclass(frozen=True)
@@ -76,9 +80,13 @@ class Op:
         """Multiply-accumulates for one image (convolutions, transposed convolutions and dense layers; else 0)."""
         return 0
 
-    def window(self) -> Window | None:
+    def window(self, *inputs: TensorType) -> Window | None:
         """The spatial window, or None for operations that work point by point."""
         return None
+
+    def describe(self) -> str:
+        """The operation as a table shows it, such as "conv 64 7x7 /2"."""
+        return self.name
 
     def reference(self, params: Mapping[str, Array], *inputs: Array) -> Array:
         """The definition in plain NumPy, on whole batches [N, *shape], in the inputs' dtype (float32 or float64)."""
@@ -119,7 +127,9 @@ class Option:
     required: bool = False
 
 
-Make = Callable[..., Op]  # make(x: TensorType, **values) -> Op; raises ArgumentFault or ShapeFault
+# make(x: TensorType, **values) -> Op; values holds every argument of the layer by name, converted by its kind, or the
+# default where it was not written. Raises ArgumentFault or ShapeFault.
+Make = Callable[..., Op]
 
 
 @dataclass(frozen=True)
@@ -159,6 +169,13 @@ def _float(value: Any) -> float:
     return float(value)
 
 
+def _positive(value: Any) -> float:
+    number = _float(value)
+    if number <= 0:
+        raise ValueError
+    return number
+
+
 def _bool(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError
@@ -191,6 +208,7 @@ def _pad(value: Any) -> Pad4 | str:
 COUNT = Kind("a positive whole number", _int(1))
 WHOLE = Kind("a whole number, 0 or more", _int(0))
 NUMBER = Kind("a number", _float)
+POSITIVE = Kind("a number above 0", _positive)
 FLAG = Kind("yes or no", _bool)
 SIZE = Kind("a size such as 3x3, or one positive whole number", _pair(1))
 SIZE0 = Kind("a size such as 0x1, or one whole number, 0 or more", _pair(0))
