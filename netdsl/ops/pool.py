@@ -134,7 +134,8 @@ class AvgPool(Op):
         y = np.zeros((*x.shape[:2], *size), x.dtype)
         for _, _, values in taps(pad_map(x, pad), self.kernel, self.stride, (1, 1), size):
             y += values
-        return y / counts.astype(x.dtype)
+        mean: Array = y / counts.astype(x.dtype)
+        return mean
 
 
 @dataclass(frozen=True)

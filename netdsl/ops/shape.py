@@ -128,7 +128,8 @@ class Upsample(Op):
         return checked("the output", x.channels, x.height * self.scale[0], x.width * self.scale[1])
 
     def window(self, *inputs: TensorType) -> Window:
-        return Window((1, 1) if self.mode == "nearest" else (2, 2), scale=self.scale)
+        seen = 1 if self.mode == "nearest" else 2
+        return Window((min(seen, self.scale[0]), min(seen, self.scale[1])), scale=self.scale)
 
     def describe(self) -> str:
         return f"{self.name} {size_text(self.scale)} {self.mode}"

@@ -1,0 +1,214 @@
+"""What each layer of a graph costs and sees: rows for a summary, and their totals."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+from netdsl.graph.ir import Graph, Node
+from netdsl.ops.base import Input, Pair, Window
+from netdsl.ops.dense import Dense
+from netdsl.tensor import Shape, TensorType
+
+FLOAT_BYTES = 4  # derived: everything is float32
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer.
+
+    output            shape of its result for one image
+    parameters        learnable values
+    macs              multiply-accumulates for one image; FLOP = 2 x macs
+    activation_bytes  size of its result for one image, float32
+    receptive_field   (height, width) in cells of the input that one value of the result can depend on. Padding counts,
+                      so it may be larger than the input. Normalisation by a map's own mean is not counted
+    """
+
+    path: str
+    op: str
+    description: str
+    output: Shape
+    parameters: int
+    macs: int
+    activation_bytes: int
+    receptive_field: Pair
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All layers in order of execution, and totals.
+
+    weight_bytes      all stored tensors, running statistics included, float32
+    activation_bytes  the results of all layers together, for one image
+    peak_bytes        the most that is alive at a time, for one image: each layer's inputs and result, and what later
+                      layers still need
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+    parameters: int
+    macs: int
+    weight_bytes: int
+    activation_bytes: int
+    peak_bytes: int
+
+    @property
+    def flop(self) -> int:
+        """Floating-point operations for one image: a multiply-accumulate counts as two."""
+        return 2 * self.macs
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def totals(self) -> list[tuple[str, str]]:
+        """The totals in words: (what, how much)."""
+        return [
+            ("parameters", f"{self.parameters:,} ({bytes_text(self.weight_bytes)} stored)"),
+            ("multiply-accumulates", f"{self.macs:,} an image ({self.flop:,} FLOP)"),
+            ("activations", f"{bytes_text(self.activation_bytes)} an image, {bytes_text(self.peak_bytes)} at a time"),
+        ]
+
+    def __str__(self) -> str:
+        table = [HEADINGS, *(cells(row) for row in self.rows)]
+        widths = [max(len(line[i]) for line in table) for i in range(len(HEADINGS))]
+        lines = ["  ".join(_align(text, width, i) for i, (text, width) in enumerate(zip(line, widths, strict=True)))
+                 for line in table]  # fmt: skip
+        lines.insert(1, "  ".join("-" * width for width in widths))
+        totals = [f"{what}: {amount}" for what, amount in self.totals()]
+        return "\n".join([self.name, *(line.rstrip() for line in lines), *totals])
+
+    def _repr_html_(self) -> str:
+        def line(tag: str, texts: tuple[str, ...]) -> str:
+            return "<tr>" + "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts) + "</tr>"
+
+        body = "".join(line("td", cells(row)) for row in self.rows)
+        totals = "<br>".join(html.escape(f"{what}: {amount}") for what, amount in self.totals())
+        return f"<table><caption>{html.escape(self.name)}</caption>{line('th', HEADINGS)}{body}</table><p>{totals}</p>"
+
+
+HEADINGS = ("path", "layer", "output", "parameters", "MACs", "memory", "receptive field")
+_RIGHT = range(3, 7)  # the columns of figures
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A row as the texts under HEADINGS."""
+    field = "x".join(map(str, row.receptive_field))
+    figures = f"{row.parameters:,}", f"{row.macs:,}", bytes_text(row.activation_bytes)
+    return row.path, row.description, "x".join(map(str, row.output)), *figures, field
+
+
+def bytes_text(count: int) -> str:
+    """A number of bytes for people: 976 B, 3.1 KiB, 44.6 MiB."""
+    if count < 1024:
+        return f"{count} B"
+    amount, unit = count / 1024, "KiB"
+    for unit_next in ("MiB", "GiB", "TiB"):
+        if amount < 1024:
+            break
+        amount, unit = amount / 1024, unit_next
+    return f"{amount:.1f} {unit}"
+
+
+def _align(text: str, width: int, column: int) -> str:
+    return text.rjust(width) if column in _RIGHT else text.ljust(width)
+
+
+def summary(graph: Graph) -> Summary:
+    """Cost, memory and receptive field of every node."""
+    rows = tuple(_row(graph, node, view) for node, view in zip(graph.nodes, _views(graph), strict=True))
+    stored = sum(math.prod(shape) for shape in graph.tensors.values())
+    total = sum(row.activation_bytes for row in rows)
+    macs, parameters = sum(row.macs for row in rows), sum(row.parameters for row in rows)
+    return Summary(graph.name, rows, parameters, macs, stored * FLOAT_BYTES, total, _peak_bytes(graph))
+
+
+def _row(graph: Graph, node: Node, view: _View) -> Row:
+    return Row(
+        path=node.path,
+        op=node.op.name,
+        description=node.op.describe(),
+        output=node.type.shape,
+        parameters=graph.node_parameters(node),
+        macs=graph.node_macs(node),
+        activation_bytes=node.type.elements * FLOAT_BYTES,
+        receptive_field=(math.ceil(view.field[0]), math.ceil(view.field[1])),
+    )
+
+
+def _peak_bytes(graph: Graph) -> int:
+    """The most bytes alive while a node runs; a value lives until its last consumer has run, an output to the end."""
+    dies: list[list[int]] = [[] for _ in graph.nodes]
+    kept = {spec.node for spec in graph.outputs}
+    for i, readers in enumerate(graph.consumers()):
+        if i not in kept:
+            dies[max(readers, default=i)].append(i)
+    alive = peak = 0
+    for i, node in enumerate(graph.nodes):
+        alive += node.type.elements
+        peak = max(peak, alive)
+        alive -= sum(graph.nodes[j].type.elements for j in dies[i])
+    return peak * FLOAT_BYTES
+
+
+Ratio = tuple[Fraction, Fraction]
+
+
+@dataclass(frozen=True)
+class _View:
+    """How one value of a tensor sees the input, both in input cells and (vertical, horizontal).
+
+    field  extent of what it can depend on
+    step   distance between what neighbouring values see; a fraction after the map was enlarged
+    extent height and width of the map, or of the map that a vector was flattened from
+    """
+
+    field: Ratio
+    step: Ratio
+    extent: Pair
+
+
+_ONE = Fraction(1), Fraction(1)
+
+
+def _views(graph: Graph) -> list[_View]:
+    views: list[_View] = []
+    for node in graph.nodes:
+        views.append(_view(node, graph.input_types(node), [views[i] for i in node.inputs]))
+    return views
+
+
+def _view(node: Node, types: tuple[TensorType, ...], seen: list[_View]) -> _View:
+    if isinstance(node.op, Input):
+        return _View(_ONE, _ONE, _extent(node.type, (1, 1)))
+    joined = _joined(node, types, seen)
+    extent = _extent(node.type, joined.extent)
+    if isinstance(node.op, Dense):  # every output sees every cell of the map that was flattened
+        return _widened(joined, Window(joined.extent), (1, 1))
+    window = node.op.window(*types)
+    return _View(joined.field, joined.step, extent) if window is None else _widened(joined, window, extent)
+
+
+def _joined(node: Node, types: tuple[TensorType, ...], seen: list[_View]) -> _View:
+    """What a join sees: the widest field, at the steps of those inputs that are as large as the largest."""
+    field = max(v.field[0] for v in seen), max(v.field[1] for v in seen)
+    largest = max(math.prod(t.shape[1:]) for t in types)
+    main = [v for v, t in zip(seen, types, strict=True) if math.prod(t.shape[1:]) == largest]
+    step = max(v.step[0] for v in main), max(v.step[1] for v in main)
+    return _View(field, step, main[0].extent)
+
+
+def _widened(view: _View, window: Window, extent: Pair) -> _View:
+    field = [view.field[i] + window.dilation[i] * (window.kernel[i] - 1) * view.step[i] for i in (0, 1)]
+    step = [view.step[i] * window.stride[i] / window.scale[i] for i in (0, 1)]
+    return _View((field[0], field[1]), (step[0], step[1]), extent)
+
+
+def _extent(kind: TensorType, before: Pair) -> Pair:
+    return (kind.height, kind.width) if kind.is_map else before
