@@ -21,7 +21,8 @@ _LONGEST_PICTURE = 2  # chosen: an input more than this many times longer than w
 def read_input(path: str | Path, spec: InputSpec) -> Array:
     """One input from a file: float32 [N, *shape] from .npy or .npz, [1, *shape] from a picture.
 
-    An array file may leave out the batch. From an .npz the array named like the input is taken, else its only one. Raises InputError.
+    An array file may leave out the batch. From an .npz the array named like the input is taken, else its only one.
+    Raises InputError.
     """
     path = Path(path)
     if path.suffix.lower() not in (".npy", ".npz"):

@@ -1,0 +1,84 @@
+"""What the documents show is what happens: their blocks are run, in order, in a folder that has `networks/` in it.
+
+```netdsl file=NAME   is written to NAME
+```bash               is run line by line where a line starts with netdsl, to end with status N of `exit=N`
+```text               after a bash block is its output, where … stands for anything
+```python             is run; later blocks of a document see the names of earlier ones
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = ("README.md", "docs/tutorial.md")
+
+Block = tuple[str, dict[str, str], str, int]  # language, attributes, text, line
+
+
+def blocks(document: str) -> Iterator[Block]:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for match in re.finditer(r"^```(\w+)([^\n]*)\n(.*?)^```$", text, re.M | re.S):
+        attributes = dict(word.split("=", 1) for word in match[2].split())
+        yield match[1], attributes, match[3], text.count("\n", 0, match.start()) + 1
+
+
+def run(commands: str, status: int, folder: Path) -> str:
+    """The standard output of the `netdsl` lines of a block, then their standard error."""
+    output = ""
+    for line in commands.splitlines():
+        if line.split()[:1] != ["netdsl"]:
+            continue
+        command = [sys.executable, "-m", "netdsl", *shlex.split(line, comments=True)[1:]]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+        assert done.returncode == status, f"{line}\n{done.stdout}{done.stderr}"
+        assert "Traceback" not in done.stderr
+        output += done.stdout + done.stderr
+    return output
+
+
+def matches(expected: str, output: str) -> bool:
+    pattern = ".*".join(map(re.escape, expected.strip().split("…")))
+    return re.fullmatch(pattern, output.strip(), re.S) is not None
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_block_runs(document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "networks").symlink_to(ROOT / "networks")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    names: dict[str, Any] = {}
+    output = ""
+    for language, attributes, text, line in blocks(document):
+        if language == "netdsl" and "file" in attributes:
+            Path(attributes["file"]).write_text(text, encoding="utf-8")
+        elif language == "bash":
+            output = run(text, int(attributes.get("exit", "0")), tmp_path)
+        elif language == "text":
+            assert matches(text, output), f"{document}:{line}: the output is\n{output}"
+        elif language == "python":
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(compile("\n" * line + text, document, "exec"), names)
+
+
+def test_the_tutorial_and_the_readme_have_blocks() -> None:
+    assert all(sum(1 for _ in blocks(document)) >= 3 for document in DOCUMENTS)
+
+
+@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/tutorial.md"])
+def test_links_inside_the_project_lead_somewhere(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        if "://" not in target:
+            assert ((ROOT / document).parent / target).exists(), f"{document} links to {target}"
