@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from netdsl.weights.choose import WeightSet, resolve
+from netdsl.weights.choose import WeightSet, published, resolve
 from netdsl.weights.files import load
 from netdsl.weights.matching import match
 from netdsl.weights.seeded import random_weights
@@ -10,7 +10,7 @@ from netdsl.weights.seeded import random_weights
 if TYPE_CHECKING:
     from netdsl.weights.download import cache_dir, fetch
 
-__all__ = ["WeightSet", "cache_dir", "fetch", "load", "match", "random_weights", "resolve"]
+__all__ = ["WeightSet", "cache_dir", "fetch", "load", "match", "published", "random_weights", "resolve"]
 
 
 def __getattr__(name: str) -> Any:

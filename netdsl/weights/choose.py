@@ -55,7 +55,7 @@ def resolve(
     if not isinstance(weights, (str, os.PathLike, type(None))):
         message = f"weights are a path, a mapping of arrays, random or pretrained; found a {type(weights).__name__}"
         raise WeightsError(message, code="weights-format")
-    path = _published(graph, progress) if weights is None or weights == "pretrained" else Path(weights)
+    path = published(graph, progress) if weights is None or weights == "pretrained" else Path(weights)
     tensors = load(path)
     found = match(graph, tensors)
     left_out = unused(graph, tensors)
@@ -76,8 +76,11 @@ def _at_hand(graph: Graph) -> bool:
     return path is not None and (not package.is_package_path(path) or package.locate(path) is not None)
 
 
-def _published(graph: Graph, progress: Progress | None) -> Path:
-    """The file that the network's `weights` line names; a URL's is downloaded unless it is in the cache."""
+def published(graph: Graph, progress: Progress | None = None) -> Path:
+    """The file that the network's `weights` line names; a URL's is downloaded unless it is in the cache.
+
+    Raises WeightsError (weights-unpublished, weights-missing-package, …), and FetchError from downloads.
+    """
     spec = graph.weights
     if spec is None or (spec.path is None and spec.url is None):
         message = f"{graph.name} names no published weights"
