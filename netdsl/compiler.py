@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +44,20 @@ def compile(
     params    values for the network's parameters
     seed      of random weights
     inputs    shapes (C, H, W) by input name, for inputs with free sides (`?`) that should be ready at once
-    progress  called with (what, done, total) while kernels are compiled
+    progress  called with (what, done, total) while weights are downloaded and kernels compiled; total 0 if unknown
 
     Errors: SourceError, WeightsError, InputError, DeviceError, FetchError (all NetError).
     """
     device = choose_device(device)
     graph = _built(source, params, inputs)
-    found = stored.resolve(graph, weights, seed)
+    found = stored.resolve(graph, weights, seed, _transfer(progress))
     if found.is_random and graph.tensors:
         warnings.warn(f"{graph.name} has {found.description}; its answers mean nothing", NetWarning, stacklevel=2)
     return Model(graph, found, device, threads, _origin(source, params), progress)
+
+
+def _transfer(progress: Progress | None) -> Callable[[int, int | None], None] | None:
+    return progress and (lambda done, total: progress("downloading weights", done, total or 0))
 
 
 def _built(source: Source, params: Mapping[str, Any] | None, inputs: Mapping[str, Shape] | None) -> Graph:

@@ -62,7 +62,8 @@ def lower(graph: Graph, weights: WeightSet, device: str, threads: int, progress:
     if device == "cpu":
         from netdsl.backends import cpu
 
-        return cpu.lower(graph, weights.tensors, threads, progress=progress)
+        told = progress and (lambda kernel, done, total: progress("compiling kernels", done, total))
+        return cpu.lower(graph, weights.tensors, threads, progress=told)
     from netdsl.backends import reference
 
     def interpret(inputs: list[Array], /) -> list[Array]:

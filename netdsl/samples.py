@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import zipfile
 from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
 
 from netdsl.arrays import as_float32
-from netdsl.errors import InputError, nearest
+from netdsl.errors import InputError, WeightsError, nearest
 from netdsl.graph.ir import InputSpec
 from netdsl.images import load_image
 from netdsl.ops.base import Array
+from netdsl.weights import load
 
 _DIGIT_SIDE = 40  # chosen: a grey square input up to this many pixels a side is taken to want a digit
 _LONGEST_PICTURE = 2  # chosen: an input more than this many times longer than wide is taken to be no picture
@@ -32,14 +32,16 @@ def read_input(path: str | Path, spec: InputSpec) -> Array:
 
 
 def _read_arrays(path: Path, name: str) -> Array:
+    if not path.exists():
+        raise InputError("there is no such file", code="no-input", path=str(path))
     try:
         if path.suffix.lower() == ".npy":
-            return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
-        with np.load(path, allow_pickle=False) as archive:
-            return np.asarray(archive[_member(archive.files, name, path)])
-    except FileNotFoundError:
-        raise InputError("there is no such file", code="no-input", path=str(path)) from None
-    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        arrays = load(path)
+        return arrays[_member(list(arrays), name, path)]
+    except WeightsError as error:
+        raise InputError(error.message, code="bad-input", path=str(path), hint=error.hint) from None
+    except (OSError, ValueError, EOFError, TypeError, SyntaxError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"the array cannot be read: {reason}", code="bad-input", path=str(path)) from None
 

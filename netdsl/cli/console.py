@@ -53,22 +53,21 @@ def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: 
 
 
 @contextmanager
-def progress(announcement: str) -> Iterator[Report]:
-    """A progress bar on standard error while the block runs; one line `announcement…` where that is no terminal.
+def progress() -> Iterator[Report]:
+    """A progress bar on standard error while the block runs; one line for each new `what` where that is no terminal.
 
-    Neither appears before the first report.
+    Nothing appears before the first report.
     """
     if sys.stderr.isatty():
         with _bar() as report:
             yield report
         return
-    said = False
+    said = set()
 
     def announce(what: str, done: int, total: int) -> None:
-        nonlocal said
-        if not said:
-            click.echo(f"{announcement} …", err=True)
-            said = True
+        if what not in said:
+            said.add(what)
+            click.echo(f"{what} …", err=True)
 
     yield announce
 
@@ -76,9 +75,9 @@ def progress(announcement: str) -> Iterator[Report]:
 @contextmanager
 def _bar() -> Iterator[Report]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
     task = None
 

@@ -66,6 +66,6 @@ def compile_graph(graph: Graph, weights: str | None, device: str, threads: int |
     from netdsl.compiler import compile
     from netdsl.errors import NetWarning
 
-    with warnings.catch_warnings(), console.progress("compiling kernels (kept for the next run)") as report:
+    with warnings.catch_warnings(), console.progress() as report:
         warnings.simplefilter("ignore", NetWarning)
         return compile(graph, weights, device, threads, seed=seed, progress=report)
