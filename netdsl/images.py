@@ -82,7 +82,8 @@ def _to_8bit(image: Image.Image) -> Image.Image:
 
 def _quantize(values: NDArray[Any]) -> NDArray[np.uint8]:
     """0..1 to 0..255, rounded; what lies outside is clipped, NaN is black."""
-    return (np.nan_to_num(np.clip(values, 0, 1)) * 255 + 0.5).astype(np.uint8)
+    levels: NDArray[np.uint8] = (np.nan_to_num(np.clip(values, 0, 1)) * 255 + 0.5).astype(np.uint8)
+    return levels
 
 
 def from_array(pixels: NDArray[Any]) -> Image.Image:
