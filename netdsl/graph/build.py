@@ -1,0 +1,210 @@
+"""From a text to the typed graph: parse, run the net's statements, check what they gave."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from netdsl.errors import InputError, nearest
+from netdsl.graph.elaborate import check_name
+from netdsl.graph.faults import Fault, Faults, GaveUp, Poisoned
+from netdsl.graph.ir import Graph, OutputSpec
+from netdsl.graph.library import Loader, Module, origin
+from netdsl.graph.network import Network
+from netdsl.graph.scope import POISON, Scope
+from netdsl.graph.values import UNKNOWN, evaluate
+from netdsl.graph.verify import verify
+from netdsl.ops.base import Input, Word
+from netdsl.tensor import Shape
+from netdsl.text import tree
+from netdsl.text.transform import MAX_INTEGER
+
+
+def build(
+    source: str | Path,
+    *,
+    params: Mapping[str, Any] | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> Graph:
+    """The graph of a network, every shape inferred and every stated fact checked.
+
+    source        a path, the bare name of a network that ships, or the text itself (with a line break in it)
+    params        values for the net's parameters: numbers, flags, words, tuples
+    input_shapes  (C, H, W) or (F,) by input name, instead of what is written; free sides (`?`) are 256 otherwise
+
+    `expect` is checked when parameters and input shapes are the written ones.
+    Errors: SourceError with every fault of the text and of what it uses; InputError for a wrong source, parameter or
+    shape.
+    """
+    graph, faults, name = _build(source, params or {}, input_shapes or {})
+    faults.check(name)
+    if graph is None:
+        raise InputError(
+            "the text defines no net, only blocks", code="no-net", path=name, hint="write `net name { … }`"
+        )
+    verify(graph)
+    return graph
+
+
+def check(source: str | Path) -> Graph | None:
+    """The graph with default parameters, or None for a text that has only blocks. Raises like `build`."""
+    graph, faults, name = _build(source, {}, {})
+    faults.check(name)
+    return graph
+
+
+def _build(
+    source: str | Path, params: Mapping[str, Any], shapes: Mapping[str, Any]
+) -> tuple[Graph | None, Faults, str]:
+    faults = Faults()
+    at = origin(source)
+    module = Loader(faults).load(at)
+    network = Network(faults, {name: _shape(name, shape) for name, shape in shapes.items()})
+    net = _the_net(module, faults)
+    graph = None
+    try:
+        if net is not None:
+            graph = _run(network, module, net, params)
+        _run_uncalled(network, module)
+    except GaveUp:
+        pass
+    return graph, faults, at.source.name
+
+
+def _the_net(module: Module, faults: Faults) -> tree.Net | None:
+    nets = module.file.nets
+    for extra in nets[1:]:
+        message = f"there is a net already, `{nets[0].name}`: a text has one"
+        faults.note(Fault("second-net", message, extra.span))
+    if not nets and not module.blocks and not faults:
+        faults.note(Fault("no-net", "the text defines no net", module.file.span, "write `net name { … }`"))
+    return nets[0] if nets else None
+
+
+def _run(network: Network, module: Module, net: tree.Net, params: Mapping[str, Any]) -> Graph | None:
+    """Runs the net; None when faults were found."""
+    faults, scope = network.faults, Scope(module)
+    defaults = _defaults(net, scope, faults)
+    scope.variables = defaults | _given(net, params)
+    x = network.run(net.body, scope, POISON)
+    _check_inputs(network, net, module)
+    if not network.outputs:
+        network.outputs.append(OutputSpec("out", x.node))
+    if faults:
+        return None
+    _check_use(network, net)
+    if network.default_sizes and all(
+        defaults[name] == scope_value for name, scope_value in _given(net, params).items()
+    ):
+        network.check_facts()
+    arguments = defaults | _given(net, params)
+    return Graph(
+        net.name, tuple(network.nodes), tuple(network.inputs), tuple(network.outputs), module.source, arguments,
+        network.weights, str(network.labels) if network.labels else None,
+    )  # fmt: skip
+
+
+def _defaults(net: tree.Net, scope: Scope, faults: Faults) -> dict[str, Any]:
+    """Default values of the net's parameters; each may use those before it."""
+    for parameter in net.parameters:
+        try:
+            check_name(parameter.name, parameter.span)
+            if parameter.name in scope.variables:
+                raise Fault("duplicate-parameter", f"`{parameter.name}` is a parameter already", parameter.span)
+            if parameter.default is None:
+                hint = f"write `{parameter.name}=value`: a net can then be run as it is"
+                raise Fault(
+                    "missing-default", f"a net's parameter `{parameter.name}` needs a default", parameter.span, hint
+                )
+            scope.variables[parameter.name] = evaluate(parameter.default, scope.names(POISON))
+        except Poisoned:
+            scope.variables[parameter.name] = UNKNOWN
+        except Fault as fault:
+            scope.variables[parameter.name] = UNKNOWN
+            faults.note(fault)
+    return dict(scope.variables)
+
+
+def _given(net: tree.Net, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters from outside as values of the language. Errors: InputError."""
+    known = [p.name for p in net.parameters]
+    for name in params:
+        if name not in known:
+            near = nearest(str(name), known)
+            hint = f"did you mean `{near}`?" if near else f"it has {', '.join(known) or 'none'}"
+            raise InputError(f"{net.name} has no parameter `{name}`", code="unknown-parameter", hint=hint)
+    return {name: _value(name, value) for name, value in params.items()}
+
+
+def _value(name: str, value: Any) -> Any:
+    if isinstance(value, bool | Word):
+        return value
+    if isinstance(value, str):
+        return Word(value)
+    if isinstance(value, list | tuple):
+        return tuple(_value(name, v) for v in value)
+    if isinstance(value, float):
+        return value
+    try:
+        number = operator.index(value)
+    except TypeError:
+        message = f"parameter {name} must be a number, flag, word or tuple, found {type(value).__name__}"
+        raise InputError(message, code="bad-parameter") from None
+    if abs(number) > MAX_INTEGER:
+        raise InputError(f"parameter {name} is too large: whole numbers end at 2^63 - 1", code="bad-parameter")
+    return number
+
+
+def _shape(name: str, shape: Any) -> Shape:
+    """A shape from outside. Errors: InputError."""
+    try:
+        sizes = tuple(operator.index(s) for s in shape)
+    except TypeError:
+        sizes = (0,)
+    if not all(0 < s <= MAX_INTEGER for s in sizes):
+        raise InputError(f"the shape of input {name} must be positive whole numbers, found {shape}", code="input-shape")
+    return sizes
+
+
+def _check_inputs(network: Network, net: tree.Net, module: Module) -> None:
+    declared = [i.name for i in network.inputs]
+    if not declared and not network.faults:
+        hint = "write `input image 3x224x224` as the first line of the net"
+        network.faults.note(Fault("no-input", f"net {net.name} has no input", net.span, hint))
+    for name in network.sizes:
+        if name not in declared and not network.faults:
+            raise InputError(
+                f"{net.name} has no input `{name}`", code="input-shape", hint=f"it has {', '.join(declared)}"
+            )
+
+
+def _check_use(network: Network, net: tree.Net) -> None:
+    """Notes every layer and input that no output depends on."""
+    nodes = network.nodes
+    if all(isinstance(n.op, Input) for n in nodes):
+        network.faults.note(Fault("empty-net", f"net {net.name} has no layers", net.span))
+        return
+    used = {o.node for o in network.outputs}
+    consumed: set[int] = set()
+    for i in reversed(range(len(nodes))):
+        consumed |= {*nodes[i].inputs}
+        used |= {*nodes[i].inputs} if i in used else set()
+    for i, node in enumerate(nodes):
+        if i in used or i in consumed:
+            continue
+        what = "input" if isinstance(node.op, Input) else "result of"
+        message = f"the {what} `{node.path}` is never used"
+        hint = "write `output name` behind it, or remove it"
+        network.faults.note(Fault("unused", message, node.span or net.span, hint))
+
+
+def _run_uncalled(network: Network, module: Module) -> None:
+    """Checks blocks that nothing called, as far as that goes without arguments and shapes."""
+    for found in module.blocks.values():
+        if found is None or found.module is not module or id(found.block) in network.called:
+            continue
+        scope = Scope(module, in_block=True, incomplete=True)
+        scope.variables = {p.name: UNKNOWN for p in found.block.parameters}
+        network.run_block(found.block, scope, POISON)

@@ -1,0 +1,437 @@
+"""Running the statements of a network: each layer becomes nodes, its shape inferred at once.
+
+A fault is noted and the tensor becomes POISON: it flows on without further complaints, while everything that does not
+depend on it is still checked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from netdsl.errors import Call, Span, nearest
+from netdsl.graph.calls import LayerCall, bind, layer_call
+from netdsl.graph.faults import Fault, Faults, GaveUp, Poisoned
+from netdsl.graph.ir import Node, Stored
+from netdsl.graph.library import BlockIn
+from netdsl.graph.scope import POISON, Scope, Tensor
+from netdsl.graph.values import CONSTANTS, UNKNOWN, condition, evaluate, whole
+from netdsl.ops import LAYERS
+from netdsl.ops.base import Op, ShapeFault
+from netdsl.ops.join import Add, Concat, Mul
+from netdsl.tensor import MAX_ELEMENTS, TensorType
+from netdsl.text import tree
+
+MAX_STEPS = 100_000  # chosen: statements run, a hundred times the largest network that ships
+MAX_NODES = 20_000  # chosen
+MAX_DEPTH = 64  # chosen: block calls and braces inside each other
+
+JOINS: dict[str, Op] = {"concat": Concat(), "add": Add(), "mul": Mul()}
+
+
+class Elaborator:
+    """Grows the list of nodes while it runs through bodies.
+
+    Every handler takes (statement, scope, x, label) and gives the tensor that is current afterwards. A label makes a
+    layer's name, or opens a scope.
+    """
+
+    def __init__(self, faults: Faults) -> None:
+        self.faults = faults
+        self.nodes: list[Node] = []
+        self.paths: set[str] = set()
+        self.steps = 0
+        self.depth = 0
+        self.running: list[tree.Block] = []  # innermost last
+        self.called: set[int] = set()  # ids of the blocks that ran
+        self.handlers: dict[type, Callable[[Any, Scope, Tensor, str | None], Tensor]] = {
+            tree.Labelled: self.labelled, tree.Call: self.call, tree.Scope: self.scope, tree.Residual: self.residual,
+            tree.Branches: self.branches, tree.Skip: self.skip, tree.Join: self.join, tree.From: self.from_label,
+            tree.Repeat: self.repeat, tree.When: self.when, tree.Let: self.let, tree.Broken: self.broken,
+        }  # fmt: skip
+
+    # ---- running
+
+    def run(self, body: tree.Body, scope: Scope, x: Tensor) -> Tensor:
+        """All lines of a body, one after another."""
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            self.give_up("nesting", f"blocks and braces are nested more than {MAX_DEPTH} deep", body.span, scope)
+        for line in body.lines:
+            x = self.line(line, scope, x)
+        self.depth -= 1
+        return x
+
+    def line(self, line: tuple[tree.Statement, ...], scope: Scope, x: Tensor) -> Tensor:
+        for statement in line:
+            x = self.statement(statement, scope, x)
+        return x
+
+    def statement(self, statement: tree.Statement, scope: Scope, x: Tensor, label: str | None = None) -> Tensor:
+        self.step(1, statement.span, scope)
+        try:
+            return self.handlers[type(statement)](statement, scope, x, label)
+        except Fault as fault:
+            self.faults.note(fault, scope.chain)
+        except Poisoned:
+            pass
+        return POISON
+
+    def step(self, count: int, span: Span, scope: Scope) -> None:
+        self.steps += count
+        if self.steps > MAX_STEPS:
+            self.give_up("too-large", f"the network runs more than {MAX_STEPS:,} statements", span, scope)
+
+    def give_up(self, code: str, message: str, span: Span, scope: Scope) -> None:
+        self.faults.note(Fault(code, message, span), scope.chain)
+        raise GaveUp
+
+    # ---- nodes
+
+    def node(self, name: str, op: Op, inputs: tuple[Tensor, ...], scope: Scope, span: Span) -> Tensor:
+        """A new node named `name` in the scope. Raises Fault when the shapes do not suit the operation."""
+        types = tuple(x.type for x in inputs if x.type is not None)
+        if len(types) < len(inputs):
+            return POISON
+        try:
+            made, params = op.infer(*types), op.params(*types)
+        except ShapeFault as fault:
+            raise Fault("shape", fault.message, span, fault.hint) from None
+        self._check_size(made, "the result", span)
+        for role, param in params.items():
+            self._check_size(TensorType(param.shape), f"the {role}", span)
+        path = scope.full(name)
+        weights = {role: Stored(f"{path}.{role}", p.shape, p.learnable) for role, p in params.items()}
+        if len(self.nodes) >= MAX_NODES:
+            self.give_up("too-large", f"the network has more than {MAX_NODES:,} layers", span, scope)
+        self.paths.add(path)
+        self.nodes.append(Node(path, op, tuple(x.node for x in inputs), made, weights, span=span))
+        return Tensor(len(self.nodes) - 1, made)
+
+    def _check_size(self, made: TensorType, what: str, span: Span) -> None:
+        if made.elements > MAX_ELEMENTS:
+            message = f"{what} would be {made}, {made.elements:,} values; the limit is {MAX_ELEMENTS:,}"
+            raise Fault("too-large", message, span)
+
+    def joined(self, kind: str, label: str | None, inputs: tuple[Tensor, ...], scope: Scope, span: Span) -> Tensor:
+        """A node that joins tensors; without a label it is called "add", "add.2", and so on (no label can be)."""
+        name, number = label or kind, 1
+        while scope.full(name) in self.paths and label is None:
+            number += 1
+            name = f"{kind}.{number}"
+        try:
+            return self.node(name, JOINS[kind], inputs, scope, span)
+        except Fault as fault:
+            if fault.code == "shape":
+                fault.code = "join-shapes"
+            raise
+
+    # ---- labels
+
+    def labelled(self, labelled: tree.Labelled, scope: Scope, x: Tensor, label: str | None) -> Tensor:
+        try:
+            name = self.fresh(labelled.label, scope, x)
+        except Fault as fault:
+            self.faults.note(fault, scope.chain)
+            scope.incomplete = True
+            return self.statement(labelled.statement, scope, x)
+        except Poisoned:
+            scope.incomplete = True
+            return self.statement(labelled.statement, scope, x)
+        word = _NEVER_LABELLED.get(type(labelled.statement))
+        if word:
+            raise Fault("label", f"{word} makes nothing that the label `{name}` could name", labelled.label.span)
+        result = self.statement(labelled.statement, scope, x, name)
+        scope.tensors[name] = result
+        return result
+
+    def fresh(self, label: tree.Label, scope: Scope, x: Tensor) -> str:
+        """The text of a new label. Raises Fault when the scope has one of that name."""
+        name = scope.text(label, x)
+        if "." in name:
+            raise Fault("label", f"the label `{name}` has a dot", label.span, "a scope makes dotted names: a: { b: … }")
+        if name in scope.tensors:
+            templated = any(not isinstance(p, str) for p in label.parts)
+            hint = None if templated else f"in a repeat, number it: `repeat i in 1..n {{ {name}{{i}}: … }}`"
+            raise Fault("duplicate-label", f"`{name}` labels something else in this scope already", label.span, hint)
+        return name
+
+    def inner(self, label: str | None, scope: Scope) -> Scope:
+        """The scope that a structure's body runs in: a new one when the structure is labelled, else the same."""
+        return scope if label is None else scope.open(scope.child(label))
+
+    # ---- layers and blocks
+
+    def call(self, call: tree.Call, scope: Scope, x: Tensor, label: str | None) -> Tensor:
+        blocks = scope.module.blocks
+        if call.word in blocks:
+            block = blocks[call.word]
+            name = scope.child(label)
+            scope.tensors[name] = POISON if block is None else self.block(block, call, name, scope, x)
+            return scope.tensors[name]
+        if call.word not in LAYERS:
+            scope.child(label)
+            if scope.module.file.broken:  # what could not be read may have been this block
+                return POISON
+            raise _unknown_word(call, list(blocks))
+        return self.layer(call, scope, x, scope.child(label))
+
+    def layer(self, call: tree.Call, scope: Scope, x: Tensor, name: str) -> Tensor:
+        made, faults = layer_call(LAYERS[call.word], call, scope.names(x))
+        for fault in faults:
+            self.faults.note(fault, scope.chain)
+        scope.tensors[name] = POISON
+        if made is not None and x.type is not None:
+            scope.tensors[name] = self.parts(made, x.type, name, scope, x)
+        return scope.tensors[name]
+
+    def parts(self, made: LayerCall, type_: TensorType, name: str, scope: Scope, x: Tensor) -> Tensor:
+        try:
+            ops = made.make(type_)
+        except ShapeFault as fault:
+            raise Fault("shape", fault.message, made.span, fault.hint) from None
+        for suffix, op in ops:
+            x = self.node(f"{name}.{suffix}" if suffix else name, op, (x,), scope, made.span)
+        return x
+
+    def block(self, found: BlockIn, call: tree.Call, name: str, scope: Scope, x: Tensor) -> Tensor:
+        block = found.block
+        if any(step is block for step in self.running):
+            names = " calls ".join([*(b.name for b in self.running), block.name])
+            raise Fault("recursive-block", f"a block cannot call itself: {names}", call.span)
+        parameters = [p.name for p in block.parameters]
+        bound, faults = bind(block.name, call.arguments, parameters, parameters, call.head)
+        for fault in faults:
+            self.faults.note(fault, scope.chain)
+        chain = (*scope.chain, Call(block.name, call.span))
+        inner = scope.open(name, module=found.module, sees_outer=False, in_block=True, chain=chain)
+        for parameter in block.parameters:
+            inner.variables[parameter.name] = self.argument(parameter, bound, call, scope, inner, x)
+        return self.run_block(block, inner, POISON if faults else x)
+
+    def run_block(self, block: tree.Block, scope: Scope, x: Tensor) -> Tensor:
+        self.called.add(id(block))
+        self.running.append(block)
+        result = self.run(block.body, scope, x)
+        self.running.pop()
+        return result
+
+    def argument(
+        self, parameter: tree.Parameter, bound: dict[str, tree.Argument], call: tree.Call, scope: Scope, inner: Scope,
+        x: Tensor,
+    ) -> Any:  # fmt: skip
+        """The value of a block's parameter: what the call gives, else the default (which may use `in` and earlier ones)."""
+        try:
+            if parameter.name in bound:
+                return evaluate(bound[parameter.name].value, scope.names(x))
+            if parameter.default is not None:
+                return evaluate(parameter.default, inner.names(x))
+            raise Fault("missing-argument", f"{call.word} needs {parameter.name}", call.head)
+        except Fault as fault:
+            self.faults.note(fault, scope.chain)
+        except Poisoned:
+            pass
+        return UNKNOWN
+
+    def scope(self, statement: tree.Scope, scope: Scope, x: Tensor, label: str | None) -> Tensor:
+        name = scope.child(label)
+        scope.tensors[name] = POISON
+        scope.tensors[name] = self.run(statement.body, scope.open(name), x)
+        return scope.tensors[name]
+
+    # ---- structure
+
+    def residual(self, residual: tree.Residual, scope: Scope, x: Tensor, label: str | None) -> Tensor:
+        scope = self.inner(label, scope)
+        body = self.run(residual.body, scope, x)
+        side = x if residual.skip is None else self.skip_path(residual.skip, scope, x)
+        if side is x and None not in (body.type, x.type) and body.type != x.type:
+            message = f"the body gives {body.type}, the skip path (its input, unchanged) {x.type}"
+            hint = (
+                "add `skip { … }` behind the body to bring its input to the same shape" if not residual.skip else None
+            )
+            raise Fault("join-shapes", message, residual.span, hint)
+        return self.joined("add", None, (body, side), scope, residual.span)
+
+    def skip_path(self, path: tree.SkipPath, scope: Scope, x: Tensor) -> Tensor:
+        taken = True if path.condition is None else self.condition(path.condition, scope, x)
+        if taken is None:
+            return self.unsure([path.body], scope)
+        if not taken:
+            return x
+        return self.run(path.body, scope if path.label is None else self.skip_scope(path.label, scope, x), x)
+
+    def skip_scope(self, label: tree.Label, scope: Scope, x: Tensor) -> Scope:
+        return scope.open(scope.child(self.fresh(label, scope, x)))
+
+    def branches(self, branches: tree.Branches, scope: Scope, x: Tensor, label: str | None) -> Tensor:
+        scope = self.inner(label, scope)
+        arms = [arm for line in branches.body.lines if (arm := self.arm(line, scope, x)) is not None]
+        if not arms:
+            raise Fault("no-arms", "branches needs at least one arm", branches.span)
+        return self.joined(branches.kind, None, tuple(arms), scope, branches.span)
+
+    def arm(self, line: tuple[tree.Statement, ...], scope: Scope, x: Tensor) -> Tensor | None:
+        """One line of branches; None when it is no arm: only `let`, or a `when` that does not hold."""
+        if all(isinstance(s, tree.Let) for s in line):
+            self.line(line, scope, x)
+            return None
+        match line:
+            case (tree.Skip(),):
+                return x
+            case (tree.Scope() as statement,):
+                self.step(1, statement.span, scope)
+                return self.run(statement.body, scope, x)
+            case (tree.When() as statement,):
+                return self.when_arm(statement, scope, x)
+        return self.line(line, scope, x)
+
+    def when_arm(self, when: tree.When, scope: Scope, x: Tensor) -> Tensor | None:
+        body = self.chosen(when, scope, x)
+        if body is None:
+            return None
+        if [type(s) for line in body.lines for s in line] == [tree.Skip]:
+            return x
+        return self.run(body, scope, x)
+
+    def skip(self, skip: tree.Skip, scope: Scope, x: Tensor, label: str | None) -> Tensor:
+        hint = "behind a residual, `skip` goes on the line of its closing brace"
+        raise Fault("skip", "`skip` stands alone on a line of branches", skip.span, hint)
+
+    def join(self, join: tree.Join, scope: Scope, x: Tensor, label: str | None) -> Tensor:
+        others = [self.reference(reference, scope, x) for reference in join.references]
+        return self.joined(join.kind, label, (x, *others), scope, join.span)
+
+    def reference(self, reference: tree.Label, scope: Scope, x: Tensor) -> Tensor:
+        try:
+            return scope.resolve(reference, x)
+        except Fault as fault:
+            self.faults.note(fault, scope.chain)
+        except Poisoned:
+            pass
+        return POISON
+
+    def from_label(self, statement: tree.From, scope: Scope, x: Tensor, label: str | None) -> Tensor:
+        return self.reference(statement.reference, scope, x)
+
+    def repeat(self, repeat: tree.Repeat, scope: Scope, x: Tensor, label: str | None) -> Tensor:
+        scope = self.inner(label, scope)
+        if repeat.index is not None:
+            check_name(repeat.index, repeat.span)
+        try:
+            numbers = self.numbers(repeat, scope, x)
+        except (Fault, Poisoned) as error:
+            if isinstance(error, Fault):
+                self.faults.note(error, scope.chain)
+            return self.unsure([repeat.body], scope, repeat.index)
+        if len(numbers) > MAX_STEPS:
+            message = f"{len(numbers):,} repeats are too many: a network runs at most {MAX_STEPS:,} statements"
+            self.give_up("too-large", message, repeat.span, scope)
+        before = scope.variables.get(repeat.index or "")
+        for number in numbers:
+            self.step(1, repeat.span, scope)
+            if repeat.index is not None:
+                scope.variables[repeat.index] = number
+            x = self.run(repeat.body, scope, x)
+        if repeat.index is not None:
+            scope.variables.pop(repeat.index, None)
+            scope.variables |= {} if before is None else {repeat.index: before}
+        return x
+
+    def numbers(self, repeat: tree.Repeat, scope: Scope, x: Tensor) -> range:
+        """What the index runs through. Raises Fault, Poisoned."""
+        names = scope.names(x)
+        last = whole(repeat.last, names, "an end of the range" if repeat.first else "the number of repeats")
+        if repeat.first is not None:
+            return range(whole(repeat.first, names, "an end of the range"), last + 1)
+        if last < 0:
+            raise Fault("type", f"the number of repeats must be 0 or more, found {last}", repeat.last.span)
+        return range(last)
+
+    def when(self, when: tree.When, scope: Scope, x: Tensor, label: str | None) -> Tensor:
+        scope = self.inner(label, scope)
+        body = self.chosen(when, scope, x)
+        return x if body is None else self.run(body, scope, x)
+
+    def chosen(self, when: tree.When, scope: Scope, x: Tensor) -> tree.Body | None:
+        """The body whose condition holds. Raises Poisoned when that cannot be known; then every body was checked."""
+        for test, body in when.arms:
+            holds = True if test is None else self.condition(test, scope, x)
+            if holds is None:
+                self.unsure([b for _, b in when.arms], scope)
+                raise Poisoned
+            if holds:
+                return body
+        return None
+
+    def condition(self, expression: tree.Expression, scope: Scope, x: Tensor) -> bool | None:
+        """Whether a condition holds; None (and a fault noted) when it cannot be known."""
+        try:
+            return condition(expression, scope.names(x))
+        except Fault as fault:
+            self.faults.note(fault, scope.chain)
+        except Poisoned:
+            pass
+        return None
+
+    def unsure(self, bodies: list[tree.Body], scope: Scope, index: str | None = None) -> Tensor:
+        """Checks bodies that may or may not run. What they define is unknown afterwards."""
+        for body in bodies:
+            trial = scope.trial()
+            trial.variables |= {index: UNKNOWN} if index else {}
+            self.run(body, trial, POISON)
+            scope.variables |= {n: UNKNOWN for n, v in trial.variables.items() if scope.variables.get(n) is not v}
+        scope.incomplete = True
+        return POISON
+
+    def let(self, let: tree.Let, scope: Scope, x: Tensor, label: str | None) -> Tensor:
+        scope.variables.setdefault(let.name, UNKNOWN)
+        try:
+            check_name(let.name, let.span)
+            scope.variables[let.name] = evaluate(let.value, scope.names(x))
+        except (Fault, Poisoned) as error:
+            scope.variables[let.name] = UNKNOWN
+            if isinstance(error, Fault):
+                self.faults.note(error, scope.chain)
+        return x
+
+    def broken(self, broken: tree.Broken, scope: Scope, x: Tensor, label: str | None) -> Tensor:
+        line = broken.span.source.line(broken.span.line)
+        scope.variables |= dict.fromkeys(re.findall(r"\blet\s+([A-Za-z_]\w*)", line), UNKNOWN)
+        return self.unsure([broken.body] if broken.body else [], scope)
+
+
+def check_name(name: str, span: Span) -> None:
+    """Raises Fault for a name that cannot be given to a value."""
+    if name in CONSTANTS or name == "in":
+        raise Fault("reserved", f"`{name}` has a meaning of its own and cannot be given another", span)
+
+
+def _unknown_word(call: tree.Call, blocks: list[str]) -> Fault:
+    near = nearest(call.word, [*LAYERS, *blocks, *STRUCTURE])
+    hint = f"did you mean `{near}`?" if near else None
+    if call.word == "else":
+        hint = "`else` goes on the line of the closing brace before it"
+    return Fault("unknown-layer", f"there is no layer or block `{call.word}`", call.head, hint)
+
+
+STRUCTURE = (
+    "residual",
+    "branches",
+    "repeat",
+    "when",
+    "concat",
+    "add",
+    "mul",
+    "from",
+    "let",
+    "output",
+    "expect",
+    "skip",
+)
+
+_NEVER_LABELLED: dict[type, str] = {
+    tree.From: "`from`", tree.Let: "`let`", tree.Skip: "`skip`", tree.InputLine: "`input`",
+    tree.OutputLine: "`output`", tree.Expect: "`expect`", tree.WeightsLine: "`weights`",
+}  # fmt: skip

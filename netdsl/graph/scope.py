@@ -1,0 +1,140 @@
+"""Scopes: what names mean at one place of a network, and how layers get their dotted names."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from netdsl.errors import Call, nearest
+from netdsl.graph.faults import Fault
+from netdsl.graph.library import Module
+from netdsl.graph.values import UNKNOWN, Names, Unknown, evaluate, show
+from netdsl.tensor import TensorType
+from netdsl.text import tree
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """The result of a node; its type is None when a fault has made it unknown."""
+
+    node: int
+    type: TensorType | None
+
+
+POISON = Tensor(-1, None)
+
+
+@dataclass
+class Scope:
+    """The inside of the net, of one block call, or of one labelled or bare `{ … }`.
+
+    The bodies of residual, branches, repeat and when are no scopes of their own unless they carry a label.
+    """
+
+    module: Module  # whose blocks can be called
+    path: str = ""
+    outer: Scope | None = None  # where labels are looked for next
+    sees_outer: bool = False  # whether the outer scope's variables are seen too (not so in a block)
+    in_block: bool = False
+    chain: tuple[Call, ...] = ()
+    variables: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)  # results of labelled or numbered children
+    scopes: dict[str, Scope] = field(default_factory=dict)
+    count: int = 0  # children so far
+    incomplete: bool = False  # a child with an unknown label may be missing
+
+    def find(self, name: str) -> Any:
+        """The value of a variable, or None."""
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.variables:
+                return scope.variables[name]
+            scope = scope.outer if scope.sees_outer else None
+        return None
+
+    def known(self) -> list[str]:
+        """Names of all variables in sight."""
+        return [*self.variables, *(self.outer.known() if self.sees_outer and self.outer else ())]
+
+    def names(self, x: Tensor) -> Names:
+        """What names in expressions mean here, with x as the current tensor."""
+        return Names(self.find, self.known, x.type)
+
+    # ---- children
+
+    def child(self, label: str | None) -> str:
+        """The name of the next child: its label, else its position."""
+        self.count += 1
+        return label if label is not None else str(self.count - 1)
+
+    def full(self, name: str) -> str:
+        """The dotted path of a child."""
+        return f"{self.path}.{name}" if self.path else name
+
+    def open(self, name: str, **changes: Any) -> Scope:
+        """The scope of a child."""
+        inner = Scope(
+            **{"module": self.module, "sees_outer": True, "in_block": self.in_block, "chain": self.chain} | changes
+        )
+        inner.path, inner.outer = self.full(name), self
+        self.scopes[name] = inner
+        return inner
+
+    def trial(self) -> Scope:
+        """A copy to run statements in that may or may not run."""
+        copied = {name: dict(getattr(self, name)) for name in ("variables", "tensors", "scopes")}
+        return dataclasses.replace(self, **copied)
+
+    def text(self, label: tree.Label, x: Tensor) -> str:
+        """A label with its template parts evaluated."""
+        parts = []
+        for part in label.parts:
+            if isinstance(part, str):
+                parts.append(part)
+                continue
+            value = evaluate(part, self.names(x))
+            if type(value) is not int or value < 0:
+                raise Fault("type", f"a label can hold whole numbers from 0, found {show(value)}", part.span)
+            parts.append(str(value))
+        return "".join(parts)
+
+    # ---- references
+
+    def resolve(self, label: tree.Label, x: Tensor) -> Tensor:
+        """The tensor that a reference means, looked for from here outward. Raises Fault when there is none."""
+        text = self.text(label, x)
+        value = self.find(text)
+        if isinstance(value, Unknown):
+            return POISON
+        if isinstance(value, str):  # a parameter that holds a label
+            text = value
+        for scope in self._outward():
+            found = scope._reach(text.split("."))
+            if found is not None:
+                return found
+        if any(scope.incomplete for scope in self._outward()):
+            return POISON
+        near = nearest(text, [name for scope in self._outward() for name in scope._reachable()])
+        hint = f"did you mean `{near}`?" if near else "a label must be written before it is referred to"
+        raise Fault("unknown-label", f"nothing is labelled `{text}` so far", label.span, hint)
+
+    def _outward(self) -> Iterator[Scope]:
+        scope: Scope | None = self
+        while scope is not None:
+            yield scope
+            scope = scope.outer
+
+    def _reach(self, parts: list[str]) -> Tensor | None:
+        scope: Scope | None = self
+        for part in parts[:-1]:
+            scope = scope.scopes.get(part) if scope else None
+        return scope.tensors.get(parts[-1]) if scope else None
+
+    def _reachable(self) -> list[str]:
+        inner = [f"{n}.{t}" for n, s in self.scopes.items() for t in s.tensors if not t.isdigit()]
+        return [t for t in self.tensors if not t.isdigit()] + inner[:1000]
+
+
+__all__ = ["POISON", "UNKNOWN", "Scope", "Tensor"]

@@ -1,0 +1,170 @@
+"""From a Source to a syntax tree, with every syntax error of the text.
+
+Lark does the work (LALR(1), contextual lexer, the grammar in grammars/netdsl.lark). A line that cannot be read becomes
+a `Broken` node and parsing goes on behind it: where the line opens a brace, with what is in the braces; else with the
+next line.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import re
+from dataclasses import dataclass
+
+from lark import Lark, Token, Tree, UnexpectedInput, UnexpectedToken
+
+from netdsl.errors import Diagnostic, Source, SourceError, Span
+from netdsl.text import explain
+from netdsl.text.transform import ToTree
+from netdsl.text.tree import Expression, File, Literal
+
+VERSION = 1
+MAX_BYTES = 256 * 1024  # chosen: a hundred times the longest network that ships
+MAX_NESTING = 64  # chosen: deeper texts are not for people, and this keeps recursion far from Python's limit
+MAX_SYNTAX_FAULTS = 1000  # chosen: after so many, reading on is a waste of time
+
+_PIECES = re.compile(r'"[^"\n]*"?|#[^\n]*|[{}()\[\]]')
+_STOPS = re.compile(r'"[^"\n]*"?|#[^\n]*|[\w.]+\{[^\s{}|][^{}|\n]*\}|[\n{}|]')
+_HEAD = re.compile(r"\s*(?:#[^\n]*\s+)*netdsl[ \t]+(\d+)[ \t\r]*(?:#[^\n]*)?(?:\n|$)")
+
+
+def parse(source: Source) -> File:
+    """The syntax tree of a text. Raises SourceError with every syntax error."""
+    file, faults = parse_tolerant(source)
+    if faults:
+        raise SourceError(faults)
+    return file
+
+
+def parse_tolerant(source: Source) -> tuple[File, list[Diagnostic]]:
+    """The syntax tree of what could be read of a text, and its syntax errors."""
+    faults: list[Diagnostic] = []
+    empty = File((), Span(source, 0, 0))
+    if len(source.text) > MAX_BYTES:
+        message = f"the text has {len(source.text):,} characters; the limit is {MAX_BYTES:,}"
+        return empty, [Diagnostic("too-long", message, Span(source, 0, 0))]
+    text = _balance(source, faults)
+    if text is None:
+        return empty, faults
+    return _Parser(source, text, faults).file(), faults
+
+
+@functools.cache
+def lark() -> Lark:
+    """The parser of .net files (0.1 s to make, so made on first use and kept)."""
+    grammar = (importlib.resources.files("netdsl.grammars") / "netdsl.lark").read_text("utf-8")
+    return Lark(grammar, parser="lalr", lexer="contextual", start=["start", "headless", "expression"])
+
+
+def _balance(source: Source, faults: list[Diagnostic]) -> str | None:
+    """The text with its braces made to match, offsets unchanged, and a fault for each that did not.
+
+    None when it nests too deep to be read at all.
+    """
+    depth, opened, surplus = 0, [], []  # opened: (offset, depth) of the braces still open
+    for match in _PIECES.finditer(source.text):
+        piece, start = match[0], match.start()
+        if piece in "{([":
+            depth += 1
+            if depth > MAX_NESTING:
+                message = f"brackets are nested more than {MAX_NESTING} deep"
+                faults.append(Diagnostic("nesting", message, Span(source, start, start + 1)))
+                return None
+            if piece == "{":
+                opened.append((start, depth))
+        elif piece in ")]":
+            depth = max(depth - 1, opened[-1][1] if opened else 0)
+        elif piece == "}" and opened:
+            depth = opened.pop()[1] - 1
+        elif piece == "}":
+            surplus.append(start)
+    faults += [Diagnostic("brace", "this } closes nothing", Span(source, start, start + 1)) for start in surplus]
+    faults += [Diagnostic("brace", "this { is never closed", Span(source, start, start + 1)) for start, _ in opened]
+    characters = list(source.text)
+    for start in surplus:
+        characters[start] = " "
+    return "".join(characters) + "\n" + "}\n" * len(opened)
+
+
+@dataclass
+class _Parser:
+    """One run over one text."""
+
+    source: Source
+    text: str  # of the source, with matching braces
+    faults: list[Diagnostic]
+    last_stop: int = -1
+
+    def file(self) -> File:
+        head = _HEAD.match(self.text)
+        if head is None:
+            span = Span(self.source, 0, len(self.source.line(1)))
+            hint = f"write `netdsl {VERSION}` as the first line"
+            self.faults.append(Diagnostic("head", "the text does not say which language it is in", span, hint))
+        elif int(head[1][:9]) != VERSION:
+            span = Span(self.source, head.start(1), head.end(1))
+            message = f"this is netdsl {VERSION}; the text is written for version {head[1]:.20}"
+            self.faults.append(Diagnostic("version", message, span))
+        try:
+            parsed = lark().parse(self.text, start="start" if head else "headless", on_error=self.recover)
+        except UnexpectedInput:  # only after too many faults
+            return File((), Span(self.source, 0, 0))
+        return ToTree(self.source, self.faults, self.template_part).transform(parsed)  # type: ignore[no-any-return]
+
+    def template_part(self, text: str, offset: int) -> Expression:
+        """The expression inside `enc{…}`, which starts at `offset` of the source."""
+        try:
+            parsed = lark().parse(text, start="expression")
+        except UnexpectedInput:
+            span = Span(self.source, offset, offset + len(text))
+            self.faults.append(Diagnostic("syntax", f"`{text}` is no expression that a label can hold", span))
+            return Literal(0, span)
+        made = ToTree(self.source, self.faults, self.template_part)
+        made.offset = offset
+        return made.transform(parsed)  # type: ignore[no-any-return]
+
+    def recover(self, error: UnexpectedInput) -> bool:
+        """Notes the error and makes the parser go on behind it; False to give up."""
+        parser = error.interactive_parser
+        start, end = self._place(error)
+        if self._continues_broken(parser.parser_state.value_stack):
+            parser.feed_token(Token("_NL", "\n"))  # keeps the broken statement; what follows it is no new fault
+        else:
+            self.faults.append(explain.syntax_error(self.source, error, start, end))
+        if len(self.faults) > MAX_SYNTAX_FAULTS:
+            return False
+        stop = self._stop(start)
+        states, values = parser.parser_state.state_stack, parser.parser_state.value_stack
+        table = parser.parser_state.parse_conf.states
+        while "BROKEN" not in table[states[-1]]:
+            states.pop()
+            values.pop()
+        parser.feed_token(Token("BROKEN", self.text[start:stop], start_pos=start, end_pos=max(end, start)))
+        parser.lexer_thread.state.line_ctr.char_pos = stop
+        return True
+
+    def _place(self, error: UnexpectedInput) -> tuple[int, int]:
+        if isinstance(error, UnexpectedToken):
+            if error.token.type == "$END":
+                return len(self.text), len(self.text)
+            return error.token.start_pos, error.token.end_pos
+        return error.pos_in_stream, error.pos_in_stream + 1
+
+    def _stop(self, start: int) -> int:
+        """Where to go on after an error at `start`: the next line break, pipe or brace."""
+        begin = start + 1 if start == self.last_stop else start
+        match = next((m for m in _STOPS.finditer(self.text, begin) if m[0] in "\n{}|"), None)
+        self.last_stop = match.start() if match else len(self.text)
+        return self.last_stop
+
+    @staticmethod
+    def _continues_broken(values: list[object]) -> bool:
+        """Whether the parser stands right behind the body of a broken statement (`… } skip`, `… } else`)."""
+        depth = len(values) - 1
+        if depth >= 0 and isinstance(values[depth], Token) and values[depth].type == "RBRACE":
+            while not (isinstance(values[depth], Token) and values[depth].type == "LBRACE"):
+                depth -= 1
+        elif not (depth >= 0 and isinstance(values[depth], Tree) and values[depth].data == "body"):
+            return False
+        return depth > 0 and isinstance(values[depth - 1], Token) and values[depth - 1].type == "BROKEN"
