@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from netdsl.graph.ir import Graph
     from netdsl.model import Model
 
+MEANINGLESS = "the answer means nothing; give real ones with --weights FILE or --weights pretrained"
+
 network = click.argument("net", metavar="NET")
 weights = click.option(
     "--weights", metavar="FILE", help="A .safetensors, .npz or PyTorch file; 'pretrained'; or 'random'."

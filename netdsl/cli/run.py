@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     Answers = dict[str, list[list[Answer]]]  # by output name: for each image, its most probable classes
 
-MEANINGLESS = "the answer means nothing; give real ones with --weights FILE or --weights pretrained"
-
 
 @click.command("run")
 @options.network
@@ -192,7 +190,7 @@ def _print_setting(model: Model, inputs: list[Array], told: list[str], times: st
     weights = model.weights_description
     rows = [
         ("network", f"{graph.name}: {graph.parameters:,} parameters, {graph.macs:,} multiply-accumulates an image"),
-        ("weights", f"{weights}: {MEANINGLESS}" if model.random_weights else weights),
+        ("weights", f"{weights}: {options.MEANINGLESS}" if model.random_weights else weights),
         ("device", f"{model.device}, {model.threads} thread{'s' * (model.threads > 1)}"),
     ]
     for spec, array, source in zip(graph.inputs, inputs, told, strict=True):
