@@ -296,9 +296,10 @@ def _convolutions() -> list[Case]:
 
 
 def _fixed(seed: int = 2026, each: int = 8) -> list[Case]:
-    rng = random.Random(seed)
-    picker = Picker(rng.choice)
-    return [make(picker) for make in MAKERS.values() for _ in range(each)]
+    picker = Picker(random.Random(seed).choice)
+    windows = deconv.Deconv, pool.MaxPool, pool.AvgPool, shape.Pad, shape.Upsample
+    kinds = [kind for kind in MAKERS for _ in range(2 * each if kind in windows else each)]
+    return [MAKERS[kind](picker) for kind in kinds]
 
 
 CASES: tuple[Case, ...] = tuple(dict.fromkeys(_convolutions() + _fixed()))
@@ -353,7 +354,12 @@ def reduction_length(op: Op, types: Sequence[TensorType]) -> int:
 
 def tolerance(op: Op, types: Sequence[TensorType], dtype: Any = np.float32) -> float:
     """Allowed error relative to the largest magnitude: rounding grows with the length of the reduction."""
-    return float(np.finfo(dtype).eps) * (16 + 2 * reduction_length(op, types))
+    steps = 16.0 + 2 * reduction_length(op, types)
+    if isinstance(op, (norm.InstanceNorm, norm.GroupNorm)):
+        sets = op.groups if isinstance(op, norm.GroupNorm) else types[0].channels
+        if types[0].elements // sets < 8:  # so few values may lie close together: then 1 / sqrt(eps) enlarges rounding
+            steps += 4 / math.sqrt(op.eps)
+    return float(np.finfo(dtype).eps) * steps
 
 
 def assert_close(found: Array, expected: Array, tolerance: float) -> None:

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shapes import CASES, MAKERS, Case, assert_close, op_cases, random_inputs, random_params, tolerance
 
 from netdsl.ops import conv, deconv, filter, pool
+from shapes import CASES, MAKERS, Case, assert_close, op_cases, random_inputs, random_params, tolerance
 
 
 def check(case: Case, batch: int, seed: int) -> None:

@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from netdsl.backends.reference import run
+from netdsl.ops import conv, deconv, pool
 from onnx_export import EXPORT, to_onnx
 from shapes import (
     CASES,
@@ -17,9 +20,6 @@ from shapes import (
     stored,
     tolerance,
 )
-
-from netdsl.backends.reference import run
-from netdsl.ops import conv, deconv, pool
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
