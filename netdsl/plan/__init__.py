@@ -1,1 +1,1 @@
-
+"""Decisions that do not depend on a device: where tensors lie in memory."""

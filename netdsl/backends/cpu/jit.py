@@ -1,0 +1,216 @@
+"""Kernels as machine code: compiled by Numba once, kept as object files, loaded by llvmlite alone.
+
+A kernel is a plain function of integers: which thread this is, of how many, then its own parameters, which it is given
+as a block of int64. `load` returns the address of its machine code. A process whose kernels are all in the cache never
+imports Numba.
+
+The cache key covers everything the code depends on: the processor and its features, the versions of Numba, llvmlite
+and Python, and the text of every source file of this package that kernels are made from. A file that is damaged,
+half-written or not readable counts as absent; a folder that cannot be written means no cache, not an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any
+
+from netdsl.backends.cpu.target import WIDTH, host
+
+Progress = Callable[[str, int, int], None]  # (kernel, how many are done, of how many)
+
+_MAGIC = b"netdsl-kernel-1\n"
+_lock = threading.RLock()
+_loaded: dict[str, tuple[int, tuple[str, ...]]] = {}
+_keep: list[Any] = []  # engines and modules whose code is in use
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: $NETDSL_CACHE/kernels, or the user's cache folder."""
+    root = os.environ.get("NETDSL_CACHE")
+    if root is None:
+        from platformdirs import user_cache_dir
+
+        root = user_cache_dir("netdsl")
+    return Path(root) / "kernels"
+
+
+@cache
+def _environment() -> str:
+    """Digest of all that machine code depends on besides the kernel's own name."""
+    digest = hashlib.sha256()
+    target = host()
+    parts = [sys.version, target.name, target.features, metadata.version("numba"), metadata.version("llvmlite")]
+    digest.update("\0".join(parts).encode())
+    folder = Path(__file__).parent
+    for path in sorted([folder / "jit.py", folder / "entry.py", folder / "simd.py", *folder.glob("kernels/*.py")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:24]
+
+
+def _path(name: str) -> Path:
+    return cache_folder() / f"{name}-{_environment()}.o"
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A kernel as kept: the symbol to look up, its parameters' names in the order of the argument block, its code."""
+
+    symbol: str
+    parameters: tuple[str, ...]
+    code: bytes
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel by name: the function `make_<factory>` of module `kernels/<module>.py`, with its constants."""
+
+    module: str
+    factory: str
+    constants: tuple[Any, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Name that decodes, such as conv_14x2_p16_tanh_f32x16."""
+        parts = [self.factory, *(str(c) for c in self.constants if c is not None), f"f32x{WIDTH}"]
+        return "_".join(parts)
+
+    def build(self) -> Callable[..., None]:
+        """The kernel's Python function (imports Numba)."""
+        made = import_module(f"netdsl.backends.cpu.kernels.{self.module}")
+        function: Callable[..., None] = getattr(made, f"make_{self.factory}")(*self.constants)
+        return function
+
+
+RUN = Kernel("execute", "run")
+SERVE = Kernel("execute", "serve")
+
+
+def _read(name: str) -> Compiled | None:
+    """A kernel from the cache, or None."""
+    try:
+        blob = _path(name).read_bytes()
+    except OSError:
+        return None
+    head, body = blob[: len(_MAGIC) + 32], blob[len(_MAGIC) + 32 :]
+    if head != _MAGIC + hashlib.sha256(body).digest():
+        return None
+    line, _, code = body.partition(b"\n")
+    symbol, *parameters = line.decode().split(" ")
+    return Compiled(symbol, tuple(parameters), code)
+
+
+def _write(name: str, compiled: Compiled) -> None:
+    body = " ".join([compiled.symbol, *compiled.parameters]).encode() + b"\n" + compiled.code
+    blob = _MAGIC + hashlib.sha256(body).digest() + body
+    with suppress(OSError):
+        path = _path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(blob)
+            os.replace(temporary, path)
+        except OSError:
+            os.unlink(temporary)
+
+
+def compile_kernel(kernel: Kernel) -> Compiled:
+    """Compile a kernel with Numba.
+
+    A kernel whose first parameters are (tid, nt) is entered as (argument block, thread, threads): the rest of its
+    parameters are read from the block, int64 each. Others (the executor) are entered as they are written.
+    """
+    from numba import types
+    from numba.core import compiler
+    from numba.core.registry import cpu_target
+
+    function = kernel.build()
+    parameters = tuple(inspect.signature(function).parameters)
+    entered = parameters
+    if parameters[:2] == ("tid", "nt"):
+        from netdsl.backends.cpu.entry import from_block
+
+        function, parameters = from_block(function, len(parameters) - 2), parameters[2:]
+        entered = ("block", "tid", "nt")
+    flags = compiler.Flags()
+    flags.no_cpython_wrapper = True
+    flags.no_cfunc_wrapper = True
+    flags.error_model = "numpy"  # no zero-division checks: kernels cannot raise
+    flags.nrt = False
+    cpu_target.typing_context.refresh()
+    cpu_target.target_context.refresh()
+    result = compiler.compile_extra(
+        cpu_target.typing_context, cpu_target.target_context, function,
+        (types.intp,) * len(entered), types.void, flags, {},
+    )  # fmt: skip
+    code = result.library.serialize_using_object_code()[2][0]
+    return Compiled(result.fndesc.llvm_func_name, parameters, code)
+
+
+@cache
+def _initialise() -> Any:
+    import llvmlite.binding as llvm
+
+    with suppress(RuntimeError):  # newer llvmlite initialises itself and refuses these calls
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+    return llvm.Target.from_default_triple()
+
+
+def _link(compiled: Compiled) -> int:
+    """Load object code; the address of its function.
+
+    Each object gets an engine of its own: symbols are unique within the process that compiled them, not beyond, and a
+    shared engine would silently take the first of two equal names.
+    """
+    import llvmlite.binding as llvm
+
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _initialise().create_target_machine(jit=True))
+    module = llvm.ObjectFileRef.from_data(compiled.code)
+    engine.add_object_file(module)
+    engine.finalize_object()
+    _keep.append((engine, module))
+    address: int = engine.get_function_address(compiled.symbol)
+    if not address:
+        raise RuntimeError(f"the object file has no function {compiled.symbol}")
+    return address
+
+
+def load(kernel: Kernel) -> tuple[int, tuple[str, ...]]:
+    """Address of a kernel's machine code and its parameters' names; compiled unless cached."""
+    name = kernel.name
+    with _lock:
+        if name not in _loaded:
+            compiled = _read(name)
+            if compiled is None:
+                compiled = compile_kernel(kernel)
+                _write(name, compiled)
+            _loaded[name] = _link(compiled), compiled.parameters
+        return _loaded[name]
+
+
+def is_cached(kernel: Kernel) -> bool:
+    """Whether a kernel needs no compilation (loaded, or a file for it is there)."""
+    return kernel.name in _loaded or _path(kernel.name).exists()
+
+
+def load_all(kernels: Iterable[Kernel], progress: Progress | None = None) -> None:
+    """Make kernels ready, telling `progress` of each that has to be compiled."""
+    missing = [k for k in dict.fromkeys(kernels) if not is_cached(k)]
+    for done, kernel in enumerate(missing):
+        if progress:
+            progress(kernel.name, done, len(missing))
+        load(kernel)
+    if progress and missing:
+        progress("", len(missing), len(missing))

@@ -1,0 +1,120 @@
+"""Direct convolution, dense layers and depthwise convolution as register-tiled products over blocked channels.
+
+Layout of maps: NCHWc, c = the vector width; a pixel is one vector. `x` points at the input pixel under output (0, 0)'s
+first tap, halo included, so that no tap is ever outside. A convolution is then a sum over `taps`: byte offsets from an
+output pixel's origin at which `run` consecutive floats meet `run` consecutive weight rows. A 3x3 over 64 channels in
+blocks of 16 has 4 x 3 taps of 48 floats (three pixels lie side by side); a 1x1 has one tap for each channel block.
+
+Sources: Georganas et al., arXiv:1808.05567 (register blocking); Zhang et al., arXiv:1809.10170 (blocked layout).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numba import njit
+
+from netdsl.backends.cpu.kernels.functions import FUNCTIONS
+from netdsl.backends.cpu.simd import VECTOR_BYTES, Tile, broadcast, i64, load, store
+
+
+def _finish(tile: Tile, function: str | None) -> Any:
+    """The epilogue: residual, limits, store; then, while the tile is in L1, an elementwise function over it."""
+    add_from, clamp, put = tile.add_from, tile.clamp, tile.put
+    if function is None:
+
+        @njit
+        def finish(acc, y, y_pixel, y_plane, r, r_pixel, r_plane, rows, cols, low, high, a):  # type: ignore[no-untyped-def]
+            if r != 0:
+                acc = add_from(acc, r, r_pixel, r_plane, rows, cols)
+            put(clamp(acc, low, high), y, y_pixel, y_plane, rows, cols)
+
+        return finish
+    apply = FUNCTIONS[function]
+
+    @njit
+    def finish_with(acc, y, y_pixel, y_plane, r, r_pixel, r_plane, rows, cols, low, high, a):  # type: ignore[no-untyped-def]
+        if r != 0:
+            acc = add_from(acc, r, r_pixel, r_plane, rows, cols)
+        put(acc, y, y_pixel, y_plane, rows, cols)
+        for n in range(cols):
+            for m in range(rows):
+                at = y + m * y_pixel + n * y_plane
+                store(at, apply(load(at), a))
+
+    return finish_with
+
+
+def make_conv(rows: int, cols: int, pixel: int, function: str | None) -> Callable[..., None]:
+    """A tile of rows output pixels x cols channel blocks; inputs of neighbouring output pixels lie `pixel` floats apart."""
+    tile = Tile(rows, cols, pixel)
+    start, outer = tile.start, tile.outer
+    finish = _finish(tile, function)
+    step = cols * VECTOR_BYTES
+
+    def conv(  # type: ignore[no-untyped-def]
+        tid, nt, x, w, bias, taps, n_taps, run, group_offsets, y, r, limits,
+        images, groups, blocks, bands, chunks, height, width, last_width,
+        x_image, x_row, w_group, y_image, y_plane, y_row, y_pixel, r_image, r_plane, r_row, r_pixel,
+    ):  # fmt: skip
+        low, high, a = broadcast(limits), broadcast(limits + 4), broadcast(limits + 8)
+        lines = images * height
+        units = bands * chunks
+        for unit in range(units * tid // nt, units * (tid + 1) // nt):
+            chunk, band = unit % chunks, unit // chunks
+            for g in range(groups * chunk // chunks, groups * (chunk + 1) // chunks):
+                valid = min(cols, blocks - g * cols)
+                for line in range(lines * band // bands, lines * (band + 1) // bands):
+                    image, p = line // height, line % height
+                    xg = x + image * x_image + i64(group_offsets, g)
+                    yg = y + image * y_image + g * cols * y_plane
+                    rg = r + image * r_image + g * cols * r_plane
+                    here = width if p < height - 1 else last_width
+                    for q in range(0, here, rows):
+                        acc = start(bias + g * step)
+                        origin = xg + p * x_row + 4 * q * pixel
+                        wt = w + g * w_group
+                        for t in range(n_taps):
+                            xt = origin + i64(taps, t)
+                            for _ in range(run):
+                                acc = outer(acc, xt, wt)
+                                xt += 4
+                                wt += step
+                        yt = yg + p * y_row + q * y_pixel
+                        rt = rg + p * r_row + q * r_pixel if r != 0 else 0
+                        finish(acc, yt, y_pixel, y_plane, rt, r_pixel, r_plane, min(rows, here - q), valid, low, high, a)
+
+    return conv
+
+
+def make_depthwise(rows: int, pixel: int, function: str | None) -> Callable[..., None]:
+    """One filter for each channel: a tile of rows output pixels x one channel block, weights [block][tap][c]."""
+    tile = Tile(rows, 1, pixel)
+    start, inner = tile.start, tile.inner
+    finish = _finish(tile, function)
+
+    def depthwise(  # type: ignore[no-untyped-def]
+        tid, nt, x, w, bias, taps, n_taps, y, r, limits, images, blocks, bands, height, width,
+        x_image, x_plane, x_row, y_image, y_plane, y_row, y_pixel, r_image, r_plane, r_row, r_pixel,
+    ):  # fmt: skip
+        low, high, a = broadcast(limits), broadcast(limits + 4), broadcast(limits + 8)
+        units = images * blocks * bands
+        for unit in range(units * tid // nt, units * (tid + 1) // nt):
+            band, image_block = unit % bands, unit // bands
+            block, image = image_block % blocks, image_block // blocks
+            xb = x + image * x_image + block * x_plane
+            yb = y + image * y_image + block * y_plane
+            rb = r + image * r_image + block * r_plane
+            wb = w + block * n_taps * VECTOR_BYTES
+            for p in range(height * band // bands, height * (band + 1) // bands):
+                for q in range(0, width, rows):
+                    acc = start(bias + block * VECTOR_BYTES)
+                    origin = xb + p * x_row + 4 * q * pixel
+                    for t in range(n_taps):
+                        acc = inner(acc, origin + i64(taps, t), load(wb + t * VECTOR_BYTES))
+                    yt = yb + p * y_row + q * y_pixel
+                    rt = rb + p * r_row + q * r_pixel if r != 0 else 0
+                    finish(acc, yt, y_pixel, y_plane, rt, r_pixel, r_plane, min(rows, width - q), 1, low, high, a)
+
+    return depthwise

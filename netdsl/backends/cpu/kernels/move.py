@@ -1,0 +1,126 @@
+"""Kernels that only move values: layout changes at the borders, halos, gathers, and the batch turned into pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from netdsl.backends.cpu.simd import VECTOR_BYTES, WIDTH, broadcast, f32, i64, load, set_f32, store, zero
+
+
+def make_pack() -> Callable[..., None]:
+    """The caller's NCHW array into blocks of `block` channels; lanes past the last channel become 0."""
+
+    def pack(tid, nt, x, y, images, channels, block, height, width, y_image, y_plane, y_row):  # type: ignore[no-untyped-def]
+        blocks = (channels + block - 1) // block
+        units = images * blocks * height
+        for unit in range(units * tid // nt, units * (tid + 1) // nt):
+            h, image_block = unit % height, unit // height
+            b, image = image_block % blocks, image_block // blocks
+            yr = y + image * y_image + b * y_plane + h * y_row
+            for lane in range(block):
+                c = b * block + lane
+                if c < channels:
+                    xr = x + 4 * ((image * channels + c) * height + h) * width
+                    for w in range(width):
+                        set_f32(yr + 4 * (w * block + lane), f32(xr + 4 * w))
+                else:
+                    for w in range(width):
+                        set_f32(yr + 4 * (w * block + lane), 0.0)
+
+    return pack
+
+
+def make_unpack() -> Callable[..., None]:
+    """A blocked map into plain CHW order: network outputs, and flattening. y_image is the stride between images."""
+
+    def unpack(tid, nt, x, y, images, channels, height, width, x_image, x_plane, x_row, y_image):  # type: ignore[no-untyped-def]
+        units = images * channels
+        for unit in range(units * tid // nt, units * (tid + 1) // nt):
+            c, image = unit % channels, unit // channels
+            xc = x + image * x_image + (c // WIDTH) * x_plane + 4 * (c % WIDTH)
+            yc = y + image * y_image + 4 * c * height * width
+            for h in range(height):
+                for w in range(width):
+                    set_f32(yc + 4 * (h * width + w), f32(xc + h * x_row + w * VECTOR_BYTES))
+
+    return unpack
+
+
+def make_halo() -> Callable[..., None]:
+    """Zeros around a map: `top` and `bottom` rows, `left` and `right` pixels; `row` bytes a row, `pixel` bytes a pixel."""
+
+    def halo(tid, nt, x, planes, plane, row, pixel, top, bottom, left, right, height):  # type: ignore[no-untyped-def]
+        for unit in range(planes * tid // nt, planes * (tid + 1) // nt):
+            base = x + unit * plane
+            for h in range(top + height + bottom):
+                at = base + h * row
+                if h < top or h >= top + height:
+                    for i in range(0, row, 4):
+                        set_f32(at + i, 0.0)
+                else:
+                    for i in range(0, left * pixel, 4):
+                        set_f32(at + i, 0.0)
+                    for i in range(row - right * pixel, row, 4):
+                        set_f32(at + i, 0.0)
+
+    return halo
+
+
+def make_gather() -> Callable[..., None]:
+    """y[c, p, q] = x[channel[c], row[p], column[q]], or `fill` where any of them is -1.
+
+    y's channel c stands in block (first + c) // WIDTH, lane (first + c) % WIDTH; a block whose lanes all come from one
+    block in order (whole[c] says so) moves as a vector. Tables hold int64.
+    """
+
+    def gather(  # type: ignore[no-untyped-def]
+        tid, nt, x, y, channel, whole, row, column, fill, images, channels, first, height, width,
+        x_image, x_plane, x_row, y_image, y_plane, y_row, y_pixel,
+    ):  # fmt: skip
+        value = f32(fill)
+        units = images * height
+        for unit in range(units * tid // nt, units * (tid + 1) // nt):
+            p, image = unit % height, unit // height
+            h = i64(row, p)
+            xi, yi = x + image * x_image + h * x_row, y + image * y_image + p * y_row
+            c = 0
+            while c < channels:
+                k, source = first + c, i64(channel, c)
+                yc = yi + (k // WIDTH) * y_plane + 4 * (k % WIDTH)
+                xc = xi + (source // WIDTH) * x_plane + 4 * (source % WIDTH)
+                if i64(whole, c) == 1:
+                    for q in range(width):
+                        w = i64(column, q)
+                        inside = h >= 0 and w >= 0
+                        store(yc + q * y_pixel, load(xc + w * VECTOR_BYTES) if inside else broadcast(fill))
+                    c += WIDTH
+                else:
+                    for q in range(width):
+                        w = i64(column, q)
+                        inside = source >= 0 and h >= 0 and w >= 0
+                        set_f32(yc + q * y_pixel, f32(xc + w * VECTOR_BYTES) if inside else value)
+                    c += 1
+
+    return gather
+
+
+def make_batch_pixels() -> Callable[..., None]:
+    """Feature vectors [image][feature] into [block][image][c]: the images of a batch become pixels of one map."""
+
+    def batch_pixels(tid, nt, x, y, images, blocks, x_image):  # type: ignore[no-untyped-def]
+        for b in range(blocks * tid // nt, blocks * (tid + 1) // nt):
+            for image in range(images):
+                store(y + (b * images + image) * VECTOR_BYTES, load(x + image * x_image + b * VECTOR_BYTES))
+
+    return batch_pixels
+
+
+def make_clear() -> Callable[..., None]:
+    """Zeros over `bytes` (a multiple of the vector's) for each image."""
+
+    def clear(tid, nt, y, images, y_image, bytes):  # type: ignore[no-untyped-def]
+        for image in range(images * tid // nt, images * (tid + 1) // nt):
+            for i in range(0, bytes, VECTOR_BYTES):
+                store(y + image * y_image + i, zero())
+
+    return clear

@@ -1,0 +1,310 @@
+"""Lowering of convolutions, transposed convolutions and dense layers to the register-tiled kernels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netdsl.backends.cpu.epilogue import Epilogue, epilogue
+from netdsl.backends.cpu.jit import Kernel
+from netdsl.backends.cpu.planner import Planner, deconv_phases, is_depthwise
+from netdsl.backends.cpu.target import WIDTH
+from netdsl.backends.cpu.tiles import Share, TileShape, share_for, tile_for
+from netdsl.backends.cpu.views import Address, Data, View, table
+from netdsl.graph.ir import Node
+from netdsl.ops.conv import Conv
+from netdsl.ops.deconv import Deconv
+from netdsl.ops.dense import Dense
+
+F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class LazyWeight:
+    """A weight [K, C / groups, R, S] whose values are computed only if they are not packed yet."""
+
+    shape: tuple[int, ...]
+    values: Callable[[], F32]
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Where a window's cells lie relative to an output's origin, in input rows and columns."""
+
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+
+    @property
+    def columns_touch(self) -> bool:
+        """Whether the columns are neighbours, so that a row of the window is one run in memory."""
+        return all(b == a + 1 for a, b in zip(self.columns, self.columns[1:], strict=False))
+
+
+def lower_conv(plan: Planner, index: int) -> None:
+    node = plan.graph.nodes[index]
+    op = node.op
+    assert isinstance(op, Conv)
+    x = plan.views[node.inputs[0]]
+    taps = Taps(
+        tuple(r * op.dilation[0] - op.pad[0] for r in range(op.kernel[0])),
+        tuple(s * op.dilation[1] - op.pad[1] for s in range(op.kernel[1])),
+    )
+    work = plan.graph.node_macs(node) * plan.images
+    y = plan.output(index, work)
+    end = epilogue(plan, node)
+    if is_depthwise(op, x.channels):
+        _emit_depthwise(plan, node, op, x, y, taps, end, work)
+        return
+    weight = LazyWeight(node.weights["weight"].shape, lambda: plan.bank.required(node, "weight"))
+    _emit_conv(plan, node, weight, op.groups, op.stride, x, y, taps, end, work, "")
+
+
+def lower_deconv(plan: Planner, index: int) -> None:
+    """One convolution of stride 1 for each phase of the output (Xilinx onnx-mlir, "phased" transposed convolution)."""
+    node = plan.graph.nodes[index]
+    op = node.op
+    assert isinstance(op, Deconv)
+    x = plan.views[node.inputs[0]]
+    k, per_group = op.features, x.channels // op.groups
+    work = plan.graph.node_macs(node) * plan.images
+    y = plan.output(index, work)
+    end = epilogue(plan, node)
+    down = deconv_phases(op, 0, x.height, y.height)
+    across = deconv_phases(op, 1, x.width, y.width)
+    for a, (height, cells_h, offsets_h) in enumerate(down):
+        for b, (width, cells_w, offsets_w) in enumerate(across):
+            if height and width:
+                cells = partial(_phase_weight, plan, node, op, cells_h, cells_w)
+                part = LazyWeight((k, per_group, len(cells_h), len(cells_w)), cells)
+                taps = Taps(tuple(offsets_h), tuple(offsets_w))
+                phase = _every(y, op.stride, a, b, height, width)
+                moved = replace(end, residual=end.residual and _every(end.residual, op.stride, a, b, height, width))
+                share = work // (op.stride[0] * op.stride[1])
+                _emit_conv(plan, node, part, op.groups, (1, 1), x, phase, taps, moved, share, f"{a}.{b}")
+
+
+def _phase_weight(plan: Planner, node: Node, op: Deconv, cells_h: list[int], cells_w: list[int]) -> F32:
+    """The cells of one phase, from [C, K / groups, R, S] to the order of a convolution, [K, C / groups, …]."""
+    stored = plan.bank.required(node, "weight")
+    c, k, g = len(stored), op.features, op.groups
+    weight = stored.reshape(g, c // g, k // g, *op.kernel).swapaxes(1, 2).reshape(k, c // g, *op.kernel)
+    return weight[:, :, cells_h][:, :, :, cells_w]
+
+
+def _every(y: View, stride: tuple[int, int], a: int, b: int, height: int, width: int) -> View:
+    """The pixels (a + i stride, b + j stride) of a map, as a map. Its `pixel` no longer follows from `block`."""
+    start = y.start + a * y.row + b * y.pixel
+    return SparseView(
+        y.buffer, start, y.channels, height, width, y.block, y.image, y.plane, stride[0] * y.row, y.halo,
+        step=stride[1] * y.pixel,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SparseView(View):
+    """A view whose pixels lie `step` bytes apart."""
+
+    step: int = 0
+
+    @property
+    def pixel(self) -> int:
+        return self.step
+
+
+def _emit_conv(
+    plan: Planner, node: Node, weight: LazyWeight, groups: int, stride: tuple[int, int], x: View, y: View, taps: Taps,
+    end: Epilogue, work: int, part: str,
+) -> None:  # fmt: skip
+    pointwise = taps == Taps((0,), (0,)) and stride == (1, 1)
+    views = [x, y] + ([end.residual] if end.residual else [])
+    flat = pointwise and all(v.rows_touch for v in views)
+    tile = tile_for(x.height * x.width if flat else y.width, y.blocks)
+    height, width, last = y.height, y.width, y.width
+    rows = {"x": stride[0] * x.row, "y": y.row, "r": end.residual.row if end.residual else 0}
+    if flat:  # count pixels through, in lines of a few tiles
+        pixels = y.height * y.width
+        width = min(pixels, 4 * tile.rows)
+        height = math.ceil(pixels / width)
+        last = pixels - (height - 1) * width
+        rows = {"x": width * x.pixel, "y": width * y.pixel, "r": width * end.residual.pixel if end.residual else 0}
+    packed = pack_conv(weight, groups, x, tile.cols, taps)
+    key = (node.path, part, tile.cols, packed.thin)
+    data = plan.bank.pack(key, packed.values)
+    bias = plan.bank.pack((node.path, "bias", tile.cols), lambda: _bias(plan, node, y.channels, tile.cols))
+    tile_groups = math.ceil(y.blocks / tile.cols)
+    share = share_for(
+        plan.images * height, tile_groups, plan.images * x.image, data.values.nbytes, min(plan.threads, 64)
+    )
+    _emit_tiles(plan, node, tile, x, y, end, work, stride[1] * x.block, packed, data, bias, share, rows,
+                (plan.images, height, width, last))  # fmt: skip
+
+
+def _emit_tiles(
+    plan: Planner, node: Node, tile: TileShape, x: View, y: View, end: Epilogue, work: int, pixel: int,
+    packed: PackedConv, data: Data, bias: Data, share: Share, rows: dict[str, int], size: tuple[int, int, int, int],
+) -> None:  # fmt: skip
+    images, height, width, last = size
+    r = end.residual
+    plan.emit(
+        Kernel("conv", "conv", (tile.rows, tile.cols, pixel, end.function)), node, work,
+        x=Address(x), w=data, bias=bias, taps=table(packed.offsets), n_taps=len(packed.offsets), run=packed.run,
+        group_offsets=table(packed.group_offsets), y=Address(y), r=Address(r) if r else 0, limits=end.limits,
+        images=images, groups=len(packed.group_offsets), blocks=y.blocks, bands=share.bands, chunks=share.chunks,
+        height=height, width=width, last_width=last, x_image=x.image, x_row=rows["x"],
+        w_group=4 * len(packed.offsets) * packed.run * tile.cols * WIDTH,
+        y_image=y.image, y_plane=y.plane, y_row=rows["y"], y_pixel=y.pixel,
+        r_image=r.image if r else 0, r_plane=r.plane if r else 0, r_row=rows["r"], r_pixel=r.pixel if r else 0,
+    )  # fmt: skip
+
+
+def _bias(plan: Planner, node: Node, channels: int, cols: int) -> F32:
+    values = plan.bank.value(node, "bias")
+    out = np.zeros(math.ceil(channels / (cols * WIDTH)) * cols * WIDTH, np.float32)
+    if values is not None:
+        out[:channels] = values
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class PackedConv:
+    """Weights in the order the kernel reads them: [tile of outputs][tap][run][outputs of the tile].
+
+    offsets          of each tap from an output's origin, bytes
+    run              consecutive floats at a tap
+    group_offsets    for each tile of outputs, where its first input channel block lies, bytes
+    thin             whether the run holds the true channels, not whole blocks
+    """
+
+    weight: LazyWeight
+    groups: int
+    offsets: list[int]
+    run: int
+    group_offsets: list[int]
+    thin: bool
+    lanes: int  # channels of one block as packed
+    depth: int  # channel blocks that one tile of outputs reads
+    first: list[int]  # for each tile of outputs, its first channel block
+    outputs: int  # of one tile
+
+    def values(self) -> F32:
+        k, per_group, height, width = self.weight.shape
+        tiles, weight = len(self.first), self.weight.values()
+        dense = np.zeros((tiles * self.outputs, self.depth * self.lanes, height, width), np.float32)
+        if self.groups == 1:
+            dense[:k, :per_group] = weight
+        else:
+            for i in range(k):
+                at = (i // (k // self.groups)) * per_group - self.first[i // self.outputs] * self.lanes
+                dense[i, at : at + per_group] = weight[i]
+        shape = (tiles, self.outputs, self.depth, self.lanes, height, width)
+        return dense.reshape(shape).transpose(0, 2, 4, 5, 3, 1)
+
+
+def pack_conv(weight: LazyWeight, groups: int, x: View, cols: int, taps: Taps) -> PackedConv:
+    """The order of weights [K, C / groups, R, S] and the taps that go with it, for an input view."""
+    k, per_group = weight.shape[:2]
+    outputs = cols * WIDTH
+    tiles = math.ceil(k / outputs)
+    thin = x.blocks == 1
+    lanes = x.channels if thin else WIDTH
+    ranges = []
+    for t in range(tiles):
+        low, high = t * outputs // (k // groups), (min(k, (t + 1) * outputs) - 1) // (k // groups)
+        ranges.append((low * per_group // lanes, math.ceil((high + 1) * per_group / lanes)))
+    depth = max(b - a for a, b in ranges)
+    first = [min(a, x.blocks - depth) for a, _ in ranges]
+    joined = taps.columns_touch and lanes == x.block and len(taps.columns) > 0
+    columns: Sequence[int] = taps.columns[:1] if joined else taps.columns
+    offsets = [b * x.plane + h * x.row + w * x.pixel for b in range(depth) for h in taps.rows for w in columns]
+    run = lanes * (len(taps.columns) if joined else 1)
+    return PackedConv(
+        weight, groups, offsets, run, [f * x.plane for f in first], thin, lanes, depth, first, outputs
+    )
+
+
+def _emit_depthwise(
+    plan: Planner, node: Node, op: Conv, x: View, y: View, taps: Taps, end: Epilogue, work: int
+) -> None:
+    rows = tile_for(y.width, 1).rows
+    data = plan.bank.pack((node.path, "depthwise"), lambda: _pack_depthwise(plan, node, x.blocks))
+    bias = plan.bank.pack((node.path, "bias", 1), lambda: _bias(plan, node, y.channels, 1))
+    offsets = [h * x.row + w * x.pixel for h in taps.rows for w in taps.columns]
+    r = end.residual
+    bands = min(y.height, max(1, math.ceil(4 * plan.threads / (plan.images * y.blocks)))) if plan.threads > 1 else 1
+    plan.emit(
+        Kernel("conv", "depthwise", (rows, op.stride[1] * WIDTH, end.function)), node, work * WIDTH // 4,
+        x=Address(x), w=data, bias=bias, taps=table(offsets), n_taps=len(offsets), y=Address(y),
+        r=Address(r) if r else 0, limits=end.limits, images=plan.images, blocks=y.blocks, bands=bands,
+        height=y.height, width=y.width, x_image=x.image, x_plane=x.plane, x_row=op.stride[0] * x.row,
+        **y.strides("y"), r_image=r.image if r else 0, r_plane=r.plane if r else 0, r_row=r.row if r else 0,
+        r_pixel=r.pixel if r else 0,
+    )  # fmt: skip
+
+
+def _pack_depthwise(plan: Planner, node: Node, blocks: int) -> F32:
+    """[C, 1, R, S] into [block][tap][lane]."""
+    weight = plan.bank.required(node, "weight")
+    full = np.zeros((blocks * WIDTH, weight.shape[2] * weight.shape[3]), np.float32)
+    full[: len(weight)] = weight.reshape(len(weight), -1)
+    return full.reshape(blocks, WIDTH, -1).transpose(0, 2, 1)
+
+
+def lower_dense(plan: Planner, index: int) -> None:
+    """A 1x1 convolution whose pixels are the images of the batch."""
+    node = plan.graph.nodes[index]
+    op = node.op
+    assert isinstance(op, Dense)
+    x = plan.views[node.inputs[0]]
+    work = plan.graph.node_macs(node) * plan.images
+    y = plan.output(index, work)
+    end = epilogue(plan, node)
+    tile = tile_for(plan.images, y.blocks)
+    flat_map = plan.flat_maps.get(node.inputs[0])
+    data = plan.bank.pack((node.path, tile.cols), lambda: _pack_dense(plan, node, x, tile.cols, flat_map))
+    bias = plan.bank.pack((node.path, "bias", tile.cols), lambda: _bias(plan, node, y.channels, tile.cols))
+    if plan.images > 1:
+        pixels = plan.scratch(x.channels, plan.images)
+        plan.emit(
+            Kernel("move", "batch_pixels"), node, plan.images * x.channels,
+            x=Address(x), y=Address(pixels), images=plan.images, blocks=x.blocks, x_image=x.image,
+        )  # fmt: skip
+        x, offsets, run = pixels, [b * pixels.plane for b in range(pixels.blocks)], WIDTH
+    else:
+        offsets, run = [0], x.blocks * WIDTH
+    tile_groups = math.ceil(y.blocks / tile.cols)
+    nothing = LazyWeight((y.channels, x.channels, 1, 1), lambda: np.zeros(0, np.float32))  # packed above
+    packed = PackedConv(nothing, 1, offsets, run, [0] * tile_groups, False, WIDTH, x.blocks, [0] * tile_groups,
+                        tile.cols * WIDTH)  # fmt: skip
+    r = end.residual
+    across = SparseView(y.buffer, y.start, y.channels, 1, plan.images, WIDTH, 0, y.plane, 0, step=y.image)
+    beside = r and SparseView(r.buffer, r.start, r.channels, 1, plan.images, WIDTH, 0, r.plane, 0, step=r.image)
+    share = Share(1, min(plan.threads, tile_groups))
+    _emit_tiles(plan, node, tile, x, across, replace(end, residual=beside), work, WIDTH, packed, data, bias, share,
+                {"x": 0, "y": 0, "r": 0}, (1, 1, plan.images, plan.images))  # fmt: skip
+
+
+def _pack_dense(plan: Planner, node: Node, x: View, cols: int, flat_map: Any) -> F32:
+    """[K, F] into [tile of outputs][F][outputs of the tile], a tile at a time so that little memory is used twice."""
+    weight = plan.bank.required(node, "weight")
+    k, outputs = len(weight), cols * WIDTH
+    packed = np.zeros((math.ceil(k / outputs), x.blocks * WIDTH, outputs), np.float32)
+    for t, place in enumerate(packed):
+        rows = weight[t * outputs : (t + 1) * outputs]
+        if flat_map is not None:
+            rows = _blocked_columns(rows, *flat_map.shape)
+        place[: rows.shape[1], : len(rows)] = rows.T
+    return packed
+
+
+def _blocked_columns(rows: F32, channels: int, height: int, width: int) -> F32:
+    """Columns in channel, row, column order into the order of a blocked map: block, row, column, lane."""
+    blocks = math.ceil(channels / WIDTH)
+    full = np.zeros((len(rows), blocks * WIDTH, height, width), np.float32)
+    full[:, :channels] = rows.reshape(len(rows), channels, height, width)
+    return full.reshape(len(rows), blocks, WIDTH, height, width).transpose(0, 1, 3, 4, 2).reshape(len(rows), -1)

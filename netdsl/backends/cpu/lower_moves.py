@@ -1,0 +1,175 @@
+"""Lowering of operations that only move values, and of the network's inputs and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netdsl.backends.cpu.jit import Kernel
+from netdsl.backends.cpu.lower_points import clear_tail
+from netdsl.backends.cpu.planner import Planner, flat_readers_only
+from netdsl.backends.cpu.target import WIDTH
+from netdsl.backends.cpu.views import NO_HALO, Address, Port, View, floats, table
+from netdsl.graph.ir import Node
+from netdsl.ops.shape import ChannelShuffle, Crop, Pad, PixelShuffle, Upsample, sources
+
+Indices = NDArray[np.int64]
+
+
+def lower_input(plan: Planner, index: int, port: int) -> None:
+    """The caller's NCHW array into blocks."""
+    node = plan.graph.nodes[index]
+    work = node.type.elements * plan.images
+    y = plan.output(index, work)
+    plan.emit(
+        Kernel("move", "pack"), node, work, x=Port(port), y=Address(y), images=plan.images, channels=y.channels,
+        block=y.block, height=y.height, width=y.width, **y.strides("y"),
+    )  # fmt: skip
+
+
+def lower_output(plan: Planner, index: int, port: int) -> None:
+    """A tensor into the caller's NCHW array."""
+    node = plan.graph.nodes[index]
+    _unpack(plan, node, plan.views[index], Port(port, is_output=True), 4 * node.type.elements)
+
+
+def lower_flatten(plan: Planner, index: int) -> None:
+    """No work where dense layers alone read the result and the map lies without gaps; else a move into plain order."""
+    node = plan.graph.nodes[index]
+    x = plan.views[node.inputs[0]]
+    if x.halo == NO_HALO and x.block == WIDTH and flat_readers_only(plan.graph, index):
+        count = x.blocks * x.height * x.width * WIDTH
+        plan.views[index] = View(x.buffer, x.start, count, 1, 1, WIDTH, x.image, 4 * WIDTH, 4 * WIDTH)
+        plan.flat_maps[index] = plan.graph.nodes[node.inputs[0]].type
+        return
+    y = plan.output(index, node.type.elements * plan.images)
+    clear_tail(plan, node, y)
+    _unpack(plan, node, x, Address(y), y.image)
+
+
+def _unpack(plan: Planner, node: Node, x: View, y: Address | Port, y_image: int) -> None:
+    plan.emit(
+        Kernel("move", "unpack"), node, 2 * x.channels * x.height * x.width * plan.images, x=Address(x), y=y,
+        images=plan.images, channels=x.channels, height=x.height, width=x.width, **x.strides("x"), y_image=y_image,
+    )  # fmt: skip
+
+
+def lower_concat(plan: Planner, index: int) -> None:
+    node = plan.graph.nodes[index]
+    y = plan.output(index, node.type.elements * plan.images)
+    clear_tail(plan, node, y)
+    first = 0
+    for x in plan.input_views(node):
+        _gather(plan, node, x, y, np.arange(x.channels), np.arange(x.height), np.arange(x.width), first=first)
+        first += x.channels
+
+
+def lower_pad(plan: Planner, index: int) -> None:
+    node = plan.graph.nodes[index]
+    op = node.op
+    assert isinstance(op, Pad)
+    x = plan.views[node.inputs[0]]
+    y = plan.output(index, node.type.elements * plan.images)
+    clear_tail(plan, node, y)
+    top, left, bottom, right = op.pad
+    rows, columns = _padded(x.height, top, bottom, op.mode), _padded(x.width, left, right, op.mode)
+    channels = _padded(x.channels, *op.channels, "zero")
+    _gather(plan, node, x, y, channels, rows, columns, fill=op.value if op.mode == "constant" else 0.0)
+
+
+def _padded(length: int, before: int, after: int, mode: str) -> Indices:
+    """Source of each cell along a padded axis, -1 for cells filled with a value."""
+    cells = np.arange(-before, length + after)
+    if mode == "edge":
+        return np.clip(cells, 0, length - 1)
+    if mode == "reflect":
+        return np.where(cells < 0, -cells, np.where(cells >= length, 2 * (length - 1) - cells, cells))
+    return np.where((cells < 0) | (cells >= length), -1, cells)
+
+
+def lower_crop(plan: Planner, index: int) -> None:
+    node = plan.graph.nodes[index]
+    op = node.op
+    assert isinstance(op, Crop)
+    x = plan.views[node.inputs[0]]
+    y = plan.output(index, node.type.elements * plan.images)
+    clear_tail(plan, node, y)
+    rows, columns = op.top + np.arange(op.height), op.left + np.arange(op.width)
+    _gather(plan, node, x, y, np.arange(x.channels), rows, columns)
+
+
+def lower_channelshuffle(plan: Planner, index: int) -> None:
+    node = plan.graph.nodes[index]
+    assert isinstance(node.op, ChannelShuffle)
+    x = plan.views[node.inputs[0]]
+    y = plan.output(index, node.type.elements * plan.images)
+    clear_tail(plan, node, y)
+    channels = np.arange(x.channels).reshape(node.op.groups, -1).T.reshape(-1)
+    _gather(plan, node, x, y, channels, np.arange(x.height), np.arange(x.width))
+
+
+def lower_pixelshuffle(plan: Planner, index: int) -> None:
+    """One gather for each of the factor x factor places that a pixel's channels go to."""
+    node = plan.graph.nodes[index]
+    assert isinstance(node.op, PixelShuffle)
+    x, f = plan.views[node.inputs[0]], node.op.factor
+    y = plan.output(index, node.type.elements * plan.images)
+    clear_tail(plan, node, y)
+    for a in range(f):
+        for b in range(f):
+            place = View(y.buffer, y.start + a * y.row + b * y.pixel, y.channels, x.height, x.width, y.block, y.image,
+                         y.plane, f * y.row, y.halo)  # fmt: skip
+            channels = np.arange(y.channels) * f * f + a * f + b
+            _gather(plan, node, x, place, channels, np.arange(x.height), np.arange(x.width), step=f * y.pixel)
+
+
+def lower_upsample(plan: Planner, index: int) -> None:
+    node = plan.graph.nodes[index]
+    op = node.op
+    assert isinstance(op, Upsample)
+    x = plan.views[node.inputs[0]]
+    work = node.type.elements * plan.images
+    y = plan.output(index, work)
+    if op.mode == "nearest":
+        clear_tail(plan, node, y)
+        rows, columns = np.arange(y.height) // op.scale[0], np.arange(y.width) // op.scale[1]
+        _gather(plan, node, x, y, np.arange(x.channels), rows, columns)
+        return
+    low_h, high_h, part_h = sources(x.height, op.scale[0], op.corners)
+    low_w, high_w, part_w = sources(x.width, op.scale[1], op.corners)
+    plan.emit(
+        Kernel("norm", "bilinear"), node, 4 * work, x=Address(x), y=Address(y), low_h=table(low_h), high_h=table(high_h),
+        part_h=floats(*part_h), low_w=table(low_w), high_w=table(high_w), part_w=floats(*part_w),
+        images=plan.images, blocks=y.blocks, height=y.height, width=y.width, **x.strides("x"), **y.strides("y"),
+    )  # fmt: skip
+
+
+def _gather(
+    plan: Planner, node: Node, x: View, y: View, channels: Indices, rows: Indices, columns: Indices, *,
+    first: int = 0, fill: float = 0.0, step: int | None = None,
+) -> None:  # fmt: skip
+    """y[first + i, p, q] = x[channels[i], rows[p], columns[q]]; pixels of y lie `step` bytes apart."""
+    plan.emit(
+        Kernel("move", "gather"), node, len(channels) * len(rows) * len(columns) * plan.images,
+        x=Address(x), y=Address(y), channel=table(channels), whole=table(_whole(channels, first, y.channels)),
+        row=table(rows), column=table(columns), fill=floats(fill), images=plan.images, channels=len(channels),
+        first=first, height=len(rows), width=len(columns), x_image=x.image, x_plane=x.plane, x_row=x.row,
+        y_image=y.image, y_plane=y.plane, y_row=y.row, y_pixel=y.pixel if step is None else step,
+    )  # fmt: skip
+
+
+def _whole(channels: Sequence[int] | Indices, first: int, total: int) -> list[int]:
+    """1 where a whole block of y comes from one block of x in order, so that it moves as one vector.
+
+    The last block may be short on both sides: its empty lanes are moved along.
+    """
+    found = [0] * len(channels)
+    for i, source in enumerate(channels):
+        here = channels[i : i + WIDTH]
+        ends = len(here) == WIDTH or first + i + len(here) == total
+        starts = (first + i) % WIDTH == 0 and source >= 0 and source % WIDTH == 0
+        if starts and ends and all(int(c) == int(source) + j for j, c in enumerate(here)):
+            found[i] = 1
+    return found

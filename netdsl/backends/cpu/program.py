@@ -1,0 +1,162 @@
+"""The bound model: a plan's steps as a table of addresses, with an arena, ready to be called."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netdsl.backends.cpu import jit
+from netdsl.backends.cpu.lower import plan_steps
+from netdsl.backends.cpu.planner import Planner, WeightBank
+from netdsl.backends.cpu.threads import available_threads, team
+from netdsl.backends.cpu.views import Address, Data, Port, Step, aligned
+from netdsl.graph.ir import Graph
+from netdsl.passes import rewrite
+from netdsl.plan.memory import Buffer, allocate
+
+F32 = NDArray[np.float32]
+
+SLACK_BYTES = 128 * 1024  # a tile at a row's end reads past it: at most 14 pixels x stride x one block, before and after
+MAX_IMAGES = 16  # chosen: images that go through the layers together; more go in turns
+ARENA_BYTES = 1 << 30  # chosen: fewer images go together when their arena would be larger
+WORK_PER_THREAD = 40_000  # chosen: multiply-accumulates (about half a microsecond) that repay a barrier
+PLANS_KEPT = 4  # chosen: batch sizes whose plans are kept
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps for one batch size, each buffer's place in the arena, and its size in bytes."""
+
+    images: int
+    steps: tuple[Step, ...]
+    offsets: tuple[int, ...]
+    arena_bytes: int
+    shares: tuple[int, ...]  # threads for each step
+    fences: tuple[bool, ...]  # whether a barrier follows each step
+
+
+def make_plan(graph: Graph, bank: WeightBank, images: int, threads: int) -> Plan:
+    """Plan a rewritten graph for a number of images and threads."""
+    planner = Planner(graph, bank, images, threads)
+    plan_steps(planner)
+    first = [len(planner.steps)] * len(planner.bytes)
+    last = [0] * len(planner.bytes)
+    for i, step in enumerate(planner.steps):
+        for b in step.buffers():
+            first[b], last[b] = min(first[b], i), max(last[b], i)
+    offsets, size = allocate([Buffer(n, f, e) for n, f, e in zip(planner.bytes, first, last, strict=True)])
+    shares = [max(1, min(threads, s.work // WORK_PER_THREAD)) for s in planner.steps]
+    fences = [shares[i] > 1 or shares[min(i + 1, len(shares) - 1)] > 1 for i in range(len(shares))]
+    return Plan(images, tuple(planner.steps), tuple(offsets), size, tuple(shares), tuple(fences))
+
+
+class Workspace:
+    """Memory for one call at a time of one plan: the arena, the argument blocks and the table of steps."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.arena = aligned((plan.arena_bytes + 2 * SLACK_BYTES) // 4)
+        self.arena[:] = 0.0
+        self._base = self.arena.ctypes.data + SLACK_BYTES
+        words: list[int] = []
+        rows = []
+        self.ports: list[tuple[int, Port]] = []  # where the addresses of the caller's arrays belong
+        for step, share, fence in zip(plan.steps, plan.shares, plan.fences, strict=True):
+            address, parameters = jit.load(step.kernel)
+            rows.append((address, len(words), share, int(fence)))
+            words += [self._word(step.arguments[p], len(words) + k) for k, p in enumerate(parameters)]
+        self.words = np.array(words, np.int64)
+        self.table = np.array(rows, np.int64).reshape(-1, 4)
+        self.table[:, 1] = self.words.ctypes.data + 8 * self.table[:, 1]
+        self.steps = len(rows)
+        self.table_address = self.table.ctypes.data
+        self.threads = max(plan.shares, default=1)
+
+    def _word(self, argument: Any, position: int) -> int:
+        if isinstance(argument, Address):
+            at: int = self._base + self.plan.offsets[argument.view.buffer] + argument.view.start + argument.offset
+            return at
+        if isinstance(argument, Data):
+            return argument.values.ctypes.data
+        if isinstance(argument, Port):
+            self.ports.append((position, argument))
+            return 0
+        return int(argument)
+
+    def run(self, inputs: Sequence[F32], outputs: Sequence[F32]) -> None:
+        words = self.words
+        for position, port in self.ports:
+            array = outputs[port.index] if port.is_output else inputs[port.index]
+            words[position] = array.__array_interface__["data"][0]
+        team().run(self.table_address, self.steps, self.threads)
+
+
+class Program:
+    """A network bound to its weights on the CPU.
+
+    Call it with float32 C-contiguous arrays [N, ...], one for each input; it returns one for each output. It may be
+    called from several threads at once. The same input gives the same bits, whatever the number of threads.
+    """
+
+    def __init__(
+        self, graph: Graph, weights: Mapping[str, NDArray[Any]], threads: int | None = None,
+        progress: jit.Progress | None = None,
+    ) -> None:  # fmt: skip
+        self.graph = rewrite(graph)
+        self.threads = min(threads or available_threads(), available_threads())
+        self._bank = WeightBank(weights)
+        self._shapes = [graph.nodes[o.node].type.shape for o in graph.outputs]
+        self._plans: OrderedDict[int, tuple[Plan, list[Workspace]]] = OrderedDict()
+        plan = self.plan(1)
+        jit.load_all([jit.RUN, *([jit.SERVE] if self.threads > 1 else []), *(s.kernel for s in plan.steps)], progress)
+        self._most = max(1, min(MAX_IMAGES, ARENA_BYTES // max(1, plan.arena_bytes)))
+
+    def plan(self, images: int) -> Plan:
+        """The plan for a batch size."""
+        return self._idle(images)[0]
+
+    def _idle(self, images: int) -> tuple[Plan, list[Workspace]]:
+        found = self._plans.get(images)
+        if found is None:
+            found = self._plans[images] = make_plan(self.graph, self._bank, images, self.threads), []
+            while len(self._plans) > PLANS_KEPT:
+                self._plans.popitem(last=False)
+        return found
+
+    def __call__(self, inputs: Sequence[F32]) -> list[F32]:
+        n = len(inputs[0])
+        outputs = [np.empty((n, *shape), np.float32) for shape in self._shapes]
+        if n <= self._most:
+            if n:
+                self._run(n, inputs, outputs)
+            return outputs
+        for start in range(0, n, self._most):
+            part = slice(start, min(n, start + self._most))
+            self._run(part.stop - start, [x[part] for x in inputs], [y[part] for y in outputs])
+        return outputs
+
+    def _run(self, images: int, inputs: Sequence[F32], outputs: Sequence[F32]) -> None:
+        plan, idle = self._idle(images)
+        try:
+            workspace = idle.pop()
+        except IndexError:
+            workspace = Workspace(plan)
+        workspace.run(inputs, outputs)
+        idle.append(workspace)
+
+
+def lower(
+    graph: Graph, weights: Mapping[str, NDArray[Any]], threads: int | None = None, progress: jit.Progress | None = None
+) -> Program:
+    """Rewrite, plan and bind a graph for the CPU.
+
+    weights     stored tensors by name, as `graph.tensors` lists them
+    threads     at most so many (the processors this process may use, when None)
+    progress    told of each kernel that has to be compiled
+    """
+    return Program(graph, weights, threads, progress)

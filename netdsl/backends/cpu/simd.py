@@ -1,0 +1,381 @@
+"""SIMD vectors and register tiles as Numba types: the vocabulary that kernels are written in.
+
+A `vec` is one register of WIDTH float32 lanes. A `Tile` is rows x cols of them that LLVM keeps in registers through
+a loop. Addresses are plain byte addresses (intp), so a kernel's arguments are integers and its loops plain Python.
+Sums of products are explicit fused multiply-adds; nothing here relies on the auto-vectoriser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+from netdsl.backends.cpu.target import VECTOR_BYTES, WIDTH
+
+LLVM_VEC = ir.VectorType(ir.FloatType(), WIDTH)
+F32, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+
+
+class VecType(types.Type):
+    """Numba type of one vector register."""
+
+    def __init__(self) -> None:
+        super().__init__(name=f"f32x{WIDTH}")
+
+
+vec = VecType()
+
+
+@register_model(VecType)
+class VecModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, fe_type: Any) -> None:
+        super().__init__(manager, fe_type, LLVM_VEC)
+
+
+def _pointer(builder: Any, address: Any, kind: Any) -> Any:
+    return builder.inttoptr(address, kind.as_pointer())
+
+
+def _load(builder: Any, address: Any, kind: Any, align: int) -> Any:
+    value = builder.load(_pointer(builder, address, kind))
+    value.align = align
+    return value
+
+
+def _at(builder: Any, address: Any, offset: int) -> Any:
+    return builder.add(address, ir.Constant(I64, offset)) if offset else address
+
+
+def _splat(builder: Any, scalar: Any) -> Any:
+    undefined = ir.Constant(LLVM_VEC, ir.Undefined)
+    first = builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, WIDTH), [0] * WIDTH))
+
+
+def _call(builder: Any, name: str, result: Any, args: list[Any]) -> Any:
+    kind = ir.FunctionType(result, [a.type for a in args])
+    # declare_intrinsic() cannot name vector types, so the suffix is spelled out
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+
+
+def _fma(builder: Any, x: Any, y: Any, z: Any) -> Any:
+    return _call(builder, f"llvm.fma.v{WIDTH}f32", LLVM_VEC, [x, y, z])
+
+
+def _max(builder: Any, x: Any, y: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", x, y), x, y)
+
+
+def _min(builder: Any, x: Any, y: Any) -> Any:
+    return builder.select(builder.fcmp_ordered("<", x, y), x, y)
+
+
+@intrinsic
+def i64(typingctx: Any, base: Any, index: Any) -> Any:
+    """The index-th int64 at an address (argument blocks and offset tables)."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _load(builder, builder.add(args[0], builder.mul(args[1], ir.Constant(I64, 8))), I64, 8)
+
+    return types.intp(types.intp, types.intp), codegen
+
+
+@intrinsic
+def f32(typingctx: Any, address: Any) -> Any:
+    """The float32 at an address."""
+    return types.float32(types.intp), lambda context, builder, sig, args: _load(builder, args[0], F32, 4)
+
+
+@intrinsic
+def set_f32(typingctx: Any, address: Any, value: Any) -> Any:
+    """Store one float32."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        builder.store(args[1], _pointer(builder, args[0], F32)).align = 4
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.float32), codegen
+
+
+@intrinsic
+def zero(typingctx: Any) -> Any:
+    """All lanes 0."""
+    return vec(), lambda context, builder, sig, args: ir.Constant(LLVM_VEC, [0.0] * WIDTH)
+
+
+@intrinsic
+def splat(typingctx: Any, x: Any) -> Any:
+    """All lanes x."""
+    return vec(types.float32), lambda context, builder, sig, args: _splat(builder, args[0])
+
+
+@intrinsic
+def load(typingctx: Any, address: Any) -> Any:
+    """WIDTH consecutive float32."""
+    return vec(types.intp), lambda context, builder, sig, args: _load(builder, args[0], LLVM_VEC, 4)
+
+
+@intrinsic
+def broadcast(typingctx: Any, address: Any) -> Any:
+    """All lanes the float32 at an address."""
+    return vec(types.intp), lambda context, builder, sig, args: _splat(builder, _load(builder, args[0], F32, 4))
+
+
+@intrinsic
+def store(typingctx: Any, address: Any, value: Any) -> Any:
+    """Store WIDTH float32."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        builder.store(args[1], _pointer(builder, args[0], LLVM_VEC)).align = 4
+        return context.get_dummy_value()
+
+    return types.void(types.intp, vec), codegen
+
+
+def _binary(emit: Callable[..., Any], doc: str) -> Any:
+    def operation(typingctx: Any, x: Any, y: Any) -> Any:
+        return vec(vec, vec), lambda context, builder, sig, args: emit(builder, *args)
+
+    operation.__doc__ = doc
+    return intrinsic(operation)
+
+
+def _unary(suffix: str, doc: str) -> Any:
+    def operation(typingctx: Any, x: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return _call(builder, f"llvm.{suffix}.v{WIDTH}f32", LLVM_VEC, [args[0]])
+
+        return vec(vec), codegen
+
+    operation.__doc__ = doc
+    return intrinsic(operation)
+
+
+add = _binary(lambda b, x, y: b.fadd(x, y), "x + y")
+sub = _binary(lambda b, x, y: b.fsub(x, y), "x - y")
+mul = _binary(lambda b, x, y: b.fmul(x, y), "x * y")
+div = _binary(lambda b, x, y: b.fdiv(x, y), "x / y")
+maximum = _binary(_max, "The larger of x and y; y where either is NaN")
+minimum = _binary(_min, "The smaller of x and y; y where either is NaN")
+sqrt = _unary("sqrt", "Square root")
+absolute = _unary("fabs", "Absolute value")
+nearest = _unary("rint", "Nearest whole number")
+
+
+@intrinsic
+def fma(typingctx: Any, x: Any, y: Any, z: Any) -> Any:
+    """x * y + z, rounded once."""
+    return vec(vec, vec, vec), lambda context, builder, sig, args: _fma(builder, *args)
+
+
+@intrinsic
+def where_positive(typingctx: Any, x: Any, yes: Any, no: Any) -> Any:
+    """yes where x > 0, else no."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.select(builder.fcmp_ordered(">", args[0], ir.Constant(LLVM_VEC, [0.0] * WIDTH)), *args[1:])
+
+    return vec(vec, vec, vec), codegen
+
+
+@intrinsic
+def power_of_two(typingctx: Any, k: Any) -> Any:
+    """2**k for whole k in -126 .. 127, made from the exponent bits."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        ints = ir.VectorType(I32, WIDTH)
+        k = builder.add(builder.fptosi(args[0], ints), ir.Constant(ints, [127] * WIDTH))
+        return builder.bitcast(builder.shl(k, ir.Constant(ints, [23] * WIDTH)), LLVM_VEC)
+
+    return vec(vec), codegen
+
+
+@intrinsic
+def split_exponent(typingctx: Any, x: Any) -> Any:
+    """(m, e) with x = m * 2**e and m in [1, 2), for positive normal x."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        ints = ir.VectorType(I32, WIDTH)
+        bits = builder.bitcast(args[0], ints)
+        e = builder.sub(builder.lshr(bits, ir.Constant(ints, [23] * WIDTH)), ir.Constant(ints, [127] * WIDTH))
+        one = ir.Constant(ints, [0x3F800000] * WIDTH)
+        m = builder.or_(builder.and_(bits, ir.Constant(ints, [0x007FFFFF] * WIDTH)), one)
+        pair = (builder.bitcast(m, LLVM_VEC), builder.sitofp(e, LLVM_VEC))
+        return context.make_tuple(builder, sig.return_type, pair)
+
+    return types.UniTuple(vec, 2)(vec), codegen
+
+
+@intrinsic
+def sum_lanes(typingctx: Any, x: Any) -> Any:
+    """Sum of all lanes, in a fixed pairwise order."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        value, lanes = args[0], WIDTH
+        while lanes > 1:
+            lanes //= 2
+            kind = ir.VectorType(I32, lanes)
+            low = builder.shuffle_vector(value, value, ir.Constant(kind, list(range(lanes))))
+            high = builder.shuffle_vector(value, value, ir.Constant(kind, list(range(lanes, 2 * lanes))))
+            value = builder.fadd(low, high)
+        return builder.extract_element(value, ir.Constant(I32, 0))
+
+    return types.float32(vec), codegen
+
+
+class TileType(types.Type):
+    """Numba type of rows x cols vectors held in registers."""
+
+    def __init__(self, rows: int, cols: int) -> None:
+        self.count = rows * cols
+        super().__init__(name=f"tile{rows}x{cols}xf32x{WIDTH}")
+
+
+@register_model(TileType)
+class TileModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, fe_type: Any) -> None:
+        super().__init__(manager, fe_type, ir.ArrayType(LLVM_VEC, fe_type.count))
+
+
+class Tile:
+    """Operations on a register tile of `rows` pixels x `cols` vectors; `pixel` floats lie between two pixels' inputs.
+
+    start(bias)                        every pixel begins as the `cols` vectors at address `bias`
+    outer(t, x, w)                     t[m, n] += x[m * pixel] * w[n]: one step of a matrix product
+    inner(t, x, w)                     t[m, 0] += x[m * pixel ...] * w, lane by lane (depthwise; cols = 1)
+    add_from(t, at, row, col, m, n)    t[i, j] += the vector at `at + i * row + j * col`, for i < m, j < n
+    clamp(t, low, high)                t limited to low .. high, vectors
+    put(t, at, row, col, m, n)         store the first m rows and n columns
+    """
+
+    def __init__(self, rows: int, cols: int, pixel: int) -> None:
+        self.rows, self.cols, self.pixel = rows, cols, pixel
+        self.type = TileType(rows, cols)
+        self.start, self.outer, self.inner = self._start(), self._outer(), self._inner()
+        self.add_from, self.clamp, self.put = self._add_from(), self._clamp(), self._put()
+
+    def _start(self) -> Any:
+        kind, rows, cols = self.type, self.rows, self.cols
+
+        @intrinsic
+        def start(typingctx: Any, bias: Any) -> Any:
+            def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+                value = ir.Constant(ir.ArrayType(LLVM_VEC, rows * cols), ir.Undefined)
+                for n in range(cols):
+                    b = _load(builder, _at(builder, args[0], n * VECTOR_BYTES), LLVM_VEC, 4)
+                    for m in range(rows):
+                        value = builder.insert_value(value, b, m * cols + n)
+                return value
+
+            return kind(types.intp), codegen
+
+        return start
+
+    def _outer(self) -> Any:
+        kind, rows, cols, pixel = self.type, self.rows, self.cols, self.pixel
+
+        @intrinsic
+        def outer(typingctx: Any, t: Any, x: Any, w: Any) -> Any:
+            def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+                value, x, w = args
+                weights = [_load(builder, _at(builder, w, n * VECTOR_BYTES), LLVM_VEC, 4) for n in range(cols)]
+                for m in range(rows):
+                    b = _splat(builder, _load(builder, _at(builder, x, 4 * m * pixel), F32, 4))
+                    for n in range(cols):
+                        i = m * cols + n
+                        value = builder.insert_value(
+                            value, _fma(builder, b, weights[n], builder.extract_value(value, i)), i
+                        )
+                return value
+
+            return kind(kind, types.intp, types.intp), codegen
+
+        return outer
+
+    def _inner(self) -> Any:
+        kind, rows, pixel = self.type, self.rows, self.pixel
+
+        @intrinsic
+        def inner(typingctx: Any, t: Any, x: Any, w: Any) -> Any:
+            def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+                value, x, w = args
+                for m in range(rows):
+                    b = _load(builder, _at(builder, x, 4 * m * pixel), LLVM_VEC, 4)
+                    value = builder.insert_value(value, _fma(builder, b, w, builder.extract_value(value, m)), m)
+                return value
+
+            return kind(kind, types.intp, vec), codegen
+
+        return inner
+
+    def _add_from(self) -> Any:
+        kind, rows, cols = self.type, self.rows, self.cols
+
+        @intrinsic
+        def add_from(typingctx: Any, t: Any, at: Any, row: Any, col: Any, m: Any, n: Any) -> Any:
+            def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+                value, zeros = args[0], ir.Constant(LLVM_VEC, [0.0] * WIDTH)
+                for i, j, address, inside in _cells(builder, rows, cols, args[1:]):
+                    before = builder.block
+                    with builder.if_then(inside):
+                        loaded = _load(builder, address, LLVM_VEC, 4)
+                        then = builder.block
+                    term = builder.phi(LLVM_VEC)
+                    term.add_incoming(zeros, before)
+                    term.add_incoming(loaded, then)
+                    k = i * cols + j
+                    value = builder.insert_value(value, builder.fadd(builder.extract_value(value, k), term), k)
+                return value
+
+            return kind(kind, *[types.intp] * 5), codegen
+
+        return add_from
+
+    def _clamp(self) -> Any:
+        kind, count = self.type, self.rows * self.cols
+
+        @intrinsic
+        def clamp(typingctx: Any, t: Any, low: Any, high: Any) -> Any:
+            def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+                value, low, high = args
+                for i in range(count):
+                    v = _min(builder, _max(builder, builder.extract_value(value, i), low), high)
+                    value = builder.insert_value(value, v, i)
+                return value
+
+            return kind(kind, vec, vec), codegen
+
+        return clamp
+
+    def _put(self) -> Any:
+        kind, rows, cols = self.type, self.rows, self.cols
+
+        @intrinsic
+        def put(typingctx: Any, t: Any, at: Any, row: Any, col: Any, m: Any, n: Any) -> Any:
+            def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+                for i, j, address, inside in _cells(builder, rows, cols, args[1:]):
+                    with builder.if_then(inside):
+                        v = builder.extract_value(args[0], i * cols + j)
+                        builder.store(v, _pointer(builder, address, LLVM_VEC)).align = 4
+                return context.get_dummy_value()
+
+            return types.void(kind, *[types.intp] * 5), codegen
+
+        return put
+
+
+def _cells(builder: Any, rows: int, cols: int, args: Any) -> Any:
+    """For each cell of a tile: (i, j, its address, whether i < m and j < n)."""
+    at, row, col, m, n = args
+    for i in range(rows):
+        for j in range(cols):
+            inside = builder.icmp_signed("<", ir.Constant(I64, i), m)
+            if cols > 1:
+                inside = builder.and_(inside, builder.icmp_signed("<", ir.Constant(I64, j), n))
+            offset = builder.add(builder.mul(row, ir.Constant(I64, i)), builder.mul(col, ir.Constant(I64, j)))
+            yield i, j, builder.add(at, offset), inside

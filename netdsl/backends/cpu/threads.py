@@ -1,0 +1,126 @@
+"""The team of threads that runs a compiled network: the caller and workers that wait for it.
+
+Workers are Python threads that spend their life in machine code without the interpreter's lock. One call at a time has
+the team; a call that finds it taken runs on its own thread alone, so many callers never wait for each other's barriers.
+Results do not depend on which happens: work is split by outputs, never within a sum.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from typing import Any
+
+import numpy as np
+
+from netdsl.backends.cpu import jit
+
+_LINE = 64
+_MAX_THREADS = 62  # bits of the mask of parked workers
+
+_native = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 6)
+_native_serve = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 3)
+
+
+def available_threads() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Team:
+    """Workers, their mailbox, and the entry to run a table of steps on them."""
+
+    def __init__(self) -> None:
+        self._run = _native(jit.load(jit.RUN)[0])
+        self._free = threading.Lock()
+        self._counting = threading.Lock()
+        self._callers = 0
+        self._memory = np.zeros((8 + _MAX_THREADS + 2) * _LINE // 8, np.int64)
+        self._mailbox = -(-self._memory.ctypes.data // _LINE) * _LINE
+        self._gates: list[threading.Semaphore] = [threading.Semaphore(0)]
+        self._local = threading.local()
+
+    def run(self, table: int, steps: int, threads: int) -> None:
+        """Run a table of steps with up to so many threads."""
+        if threads > 1:
+            with self._counting:
+                self._callers += 1
+            try:
+                if self._callers == 1 and self._free.acquire(blocking=False):
+                    try:
+                        return self._together(table, steps, min(threads, _MAX_THREADS))
+                    finally:
+                        self._free.release()
+                return self._alone(table, steps)
+            finally:
+                with self._counting:
+                    self._callers -= 1
+        return self._alone(table, steps)
+
+    def _alone(self, table: int, steps: int) -> None:
+        _, a, out = self._slots()
+        self._run(a, a, 0, table, steps, 1, 1, out)
+
+    def _together(self, table: int, steps: int, threads: int) -> None:
+        while len(self._gates) < threads:
+            self._hire()
+        slots, a, out = self._slots()
+        self._run(a, a, self._mailbox, table, steps, threads, 0, out)
+        parked = int(slots[2])
+        if parked:
+            for t in range(1, threads):
+                if parked >> t & 1:
+                    self._gates[t].release()
+            self._run(a, a, self._mailbox, table, steps, threads, 1, out)
+
+    def _slots(self) -> tuple[Any, int, int]:
+        """This thread's scratch words for a native call: result, exception, answer."""
+        try:
+            found: tuple[Any, int, int] = self._local.slots
+        except AttributeError:
+            words = np.zeros(3, np.int64)
+            found = self._local.slots = (words, words.ctypes.data, words.ctypes.data + 16)
+        return found
+
+    def _hire(self) -> None:
+        t = len(self._gates)
+        gate = threading.Semaphore(0)
+        self._gates.append(gate)
+        serve = _native_serve(jit.load(jit.SERVE)[0])
+        seen = np.zeros(4, np.int64)
+        mailbox = self._mailbox
+
+        def work() -> None:
+            address = seen.ctypes.data
+            while True:
+                serve(address + 8, address + 16, mailbox, t, address)
+                gate.acquire()
+
+        seen[0] = int(self._memory[(mailbox - self._memory.ctypes.data) // 8])
+        threading.Thread(target=work, name=f"netdsl-{t}", daemon=True).start()
+
+
+_team: Team | None = None
+_lock = threading.Lock()
+
+
+def team() -> Team:
+    """The team of this process."""
+    global _team
+    if _team is None:
+        with _lock:
+            if _team is None:
+                _team = Team()
+    return _team
+
+
+def _after_fork() -> None:
+    global _team, _lock
+    _team, _lock = None, threading.Lock()  # a forked child has the caller's thread only
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

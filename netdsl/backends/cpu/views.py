@@ -1,0 +1,141 @@
+"""Where a tensor lies: a view of blocked channels into a buffer of the arena."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netdsl.backends.cpu.jit import Kernel
+from netdsl.backends.cpu.target import WIDTH
+from netdsl.tensor import TensorType
+
+Halo = tuple[int, int, int, int]  # zeros kept around a map: (top, left, bottom, right)
+NO_HALO: Halo = (0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class View:
+    """Channels x height x width of every image, in blocks of `block` channels; strides in bytes.
+
+    buffer   number of the arena's buffer
+    start    offset of image 0's first interior pixel within the buffer
+    image, plane, row, pixel    from one image, block of channels, row, pixel to the next
+    halo     zeros that lie around the interior in memory
+    """
+
+    buffer: int
+    start: int
+    channels: int
+    height: int
+    width: int
+    block: int
+    image: int
+    plane: int
+    row: int
+    halo: Halo = NO_HALO
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.channels // self.block)
+
+    @property
+    def pixel(self) -> int:
+        return 4 * self.block
+
+    @property
+    def rows_touch(self) -> bool:
+        """Whether a row's end is the next row's start, so that pixels may be counted through."""
+        return self.row == self.width * self.pixel
+
+    def strides(self, name: str) -> dict[str, int]:
+        """Kernel arguments NAME_image, NAME_plane, NAME_row, NAME_pixel."""
+        return {
+            f"{name}_image": self.image,
+            f"{name}_plane": self.plane,
+            f"{name}_row": self.row,
+            f"{name}_pixel": self.pixel,
+        }
+
+
+def layout(kind: TensorType, block: int = WIDTH, halo: Halo = NO_HALO) -> tuple[View, int]:
+    """A fresh view of a tensor (a vector counts as 1x1 pixels), and the bytes of one image."""
+    channels, height, width = kind.shape if kind.is_map else (kind.shape[0], 1, 1)
+    top, left, bottom, right = halo
+    pixel = 4 * block
+    row = (left + width + right) * pixel
+    plane = (top + height + bottom) * row
+    image = math.ceil(channels / block) * plane
+    return View(0, top * row + left * pixel, channels, height, width, block, image, plane, row, halo), image
+
+
+@dataclass(frozen=True)
+class Address:
+    """An argument that is a place in the arena, known once the arena is."""
+
+    view: View
+    offset: int = 0
+
+    def moved(self, offset: int) -> Address:
+        return replace(self, offset=self.offset + offset)
+
+
+@dataclass(frozen=True)
+class Port:
+    """An argument that is the address of the caller's array: input or output number `index` of the network."""
+
+    index: int
+    is_output: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """An argument that is the address of constant values (packed weights, tables); kept alive by the plan."""
+
+    values: NDArray[Any]
+
+
+Argument = int | Address | Port | Data
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One kernel call of the plan.
+
+    work      about how many multiply-accumulates or moved values: decides how many threads share it
+    reads, writes    buffers of the arena
+    node      path of the network's node, for people
+    """
+
+    kernel: Kernel
+    arguments: dict[str, Argument]
+    work: int
+    node: str
+
+    def buffers(self) -> set[int]:
+        return {a.view.buffer for a in self.arguments.values() if isinstance(a, Address)}
+
+
+def table(values: Any) -> Data:
+    """A table of int64."""
+    return Data(np.ascontiguousarray(values, np.int64).reshape(-1))
+
+
+def floats(*values: float) -> Data:
+    """A few float32 facts."""
+    return Data(np.array(values, np.float32))
+
+
+def aligned(count: int) -> NDArray[np.float32]:
+    """`count` float32 that start on a cache line."""
+    raw = np.empty(count * 4 + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    out: NDArray[np.float32] = raw[start : start + count * 4].view(np.float32)
+    return out
+
+
+Pack = Callable[[], NDArray[np.float32]]

@@ -1,0 +1,42 @@
+"""The one tool of rewrites: build a new graph from an edited list of nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from netdsl.graph.ir import Graph, Node
+
+Pass = Callable[[Graph], Graph]
+
+
+def rebuilt(graph: Graph, changed: Mapping[int, Node], moved: Mapping[int, int]) -> Graph:
+    """The graph with some nodes changed and others dropped.
+
+    changed   new nodes by index; their `inputs` are still old indices
+    moved     dropped nodes: whoever read `i` now reads `moved[i]` (which may itself be dropped)
+    """
+
+    def target(i: int) -> int:
+        while i in moved:
+            i = moved[i]
+        return i
+
+    kept = [i for i in range(len(graph.nodes)) if i not in moved]
+    position = {old: new for new, old in enumerate(kept)}
+    nodes = []
+    for i in kept:
+        node = changed.get(i, graph.nodes[i])
+        nodes.append(replace(node, inputs=tuple(position[target(j)] for j in node.inputs)))
+    return replace(
+        graph,
+        nodes=tuple(nodes),
+        inputs=tuple(replace(s, node=position[s.node]) for s in graph.inputs),
+        outputs=tuple(replace(s, node=position[target(s.node)]) for s in graph.outputs),
+    )
+
+
+def sole_readers(graph: Graph) -> dict[int, int]:
+    """Nodes read by exactly one other node and by no output: {node: its reader}."""
+    outputs = {o.node for o in graph.outputs}
+    return {i: r[0] for i, r in enumerate(graph.consumers()) if len(r) == 1 and i not in outputs}

@@ -1,0 +1,44 @@
+"""One arena for all intermediate tensors: buffers whose lives do not overlap share its bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+ALIGNMENT = 64  # bytes; a cache line, and the widest vector
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Bytes that must keep their content from step `first` to step `last`, both included."""
+
+    bytes: int
+    first: int
+    last: int
+
+
+def allocate(buffers: Sequence[Buffer]) -> tuple[list[int], int]:
+    """Offset of each buffer and the arena's size, in bytes.
+
+    Largest first, each at the lowest offset that is free for its whole life (Pisarchyk and Lee, arXiv:2001.03288,
+    section 4.2, "greedy by size").
+    """
+    offsets = [0] * len(buffers)
+    placed: list[int] = []
+    total = 0
+    for i in sorted(range(len(buffers)), key=lambda i: (-buffers[i].bytes, i)):
+        b = buffers[i]
+        busy = sorted(
+            (offsets[j], offsets[j] + buffers[j].bytes)
+            for j in placed
+            if buffers[j].first <= b.last and b.first <= buffers[j].last
+        )
+        at = 0
+        for start, end in busy:
+            if at + b.bytes <= start:
+                break
+            at = max(at, -(-end // ALIGNMENT) * ALIGNMENT)
+        offsets[i] = at
+        placed.append(i)
+        total = max(total, at + b.bytes)
+    return offsets, total
