@@ -1,0 +1,41 @@
+"""Every shipped network's answer against an independent float64 engine, within 1e-4 of the largest value."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import netdsl
+from golden_tensors import golden_input, golden_tensor
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "networks"
+FACTS = json.loads((GOLDEN / "facts.json").read_text())
+TOLERANCE = 1e-4  # of the largest value; float32 with Winograd stays below
+PARAMS = {"unet": {"size": 204}}  # the goldens of the two largest inputs are made for smaller ones
+SIZES = {"lapsrn_x4": {"luma": (1, 20, 24)}}
+REFERENCE_MACS = 2e9  # chosen: more would take the reference interpreter more than a few seconds
+
+
+def check(name, device):
+    """Run a network on its golden weights and input, and compare every output."""
+    graph = netdsl.build(name, params=PARAMS.get(name), input_shapes=SIZES.get(name))
+    weights = {tensor: golden_tensor(tensor, shape) for tensor, shape in graph.tensors.items()}
+    net = netdsl.compile(graph, weights=weights, device=device)
+    out = net(golden_input(FACTS[name]["input"]))
+    found = list(out.values()) if isinstance(out, dict) else [out]
+    wanted = list(np.load(GOLDEN / f"{name}.npz").values())
+    assert len(found) == len(wanted)
+    for y, expected in zip(found, wanted, strict=True):
+        assert y.shape == expected.shape and y.dtype == np.float32
+        assert np.abs(y - expected).max() <= TOLERANCE * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("name", [n for n in FACTS if FACTS[n]["macs"] < REFERENCE_MACS])
+def test_reference(name):
+    check(name, "reference")
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_cpu(name):
+    check(name, "cpu")
