@@ -148,8 +148,9 @@ class Graph:
         return iter(self.nodes)
 
     def input_types(self, node: Node) -> tuple[TensorType, ...]:
-        """Types of a node's inputs."""
-        return tuple(self.nodes[i].type for i in node.inputs)
+        """Types of the inputs of a node's operation (those of its epilogue come after them)."""
+        own = len(node.inputs) - sum(op.name in ("add", "mul") for op in node.fused)
+        return tuple(self.nodes[i].type for i in node.inputs[:own])
 
     def node_parameters(self, node: Node) -> int:
         """Learnable values of one node."""
