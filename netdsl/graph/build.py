@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from netdsl.errors import InputError, nearest
+from netdsl.errors import Diagnostic, InputError, SourceError, nearest
 from netdsl.graph.elaborate import check_name
 from netdsl.graph.faults import Fault, Faults, GaveUp, Poisoned
 from netdsl.graph.ir import Graph, OutputSpec
@@ -38,26 +38,19 @@ def build(
     Errors: SourceError with every fault of the text and of what it uses; InputError for a wrong source, parameter or
     shape.
     """
-    graph, faults, name = _build(source, params or {}, input_shapes or {})
-    faults.check(name)
+    graph, module = _build(source, params or {}, input_shapes or {})
     if graph is None:
-        raise InputError(
-            "the text defines no net, only blocks", code="no-net", path=name, hint="write `net name { … }`"
-        )
+        raise SourceError([_no_net(module, "the text defines blocks, but no net")])
     verify(graph)
     return graph
 
 
 def check(source: str | Path) -> Graph | None:
     """The graph with default parameters, or None for a text that has only blocks. Raises like `build`."""
-    graph, faults, name = _build(source, {}, {})
-    faults.check(name)
-    return graph
+    return _build(source, {}, {})[0]
 
 
-def _build(
-    source: str | Path, params: Mapping[str, Any], shapes: Mapping[str, Any]
-) -> tuple[Graph | None, Faults, str]:
+def _build(source: str | Path, params: Mapping[str, Any], shapes: Mapping[str, Any]) -> tuple[Graph | None, Module]:
     faults = Faults()
     at = origin(source)
     module = Loader(faults).load(at)
@@ -70,7 +63,8 @@ def _build(
         _run_uncalled(network, module)
     except GaveUp:
         pass
-    return graph, faults, at.source.name
+    faults.check(at.source.name)
+    return graph, module
 
 
 def _the_net(module: Module, faults: Faults) -> tree.Net | None:
@@ -79,30 +73,31 @@ def _the_net(module: Module, faults: Faults) -> tree.Net | None:
         message = f"there is a net already, `{nets[0].name}`: a text has one"
         faults.note(Fault("second-net", message, extra.span))
     if not nets and not module.blocks and not faults:
-        faults.note(Fault("no-net", "the text defines no net", module.file.span, "write `net name { … }`"))
+        faults.add(_no_net(module, "the text defines no net"))
     return nets[0] if nets else None
+
+
+def _no_net(module: Module, message: str) -> Diagnostic:
+    return Diagnostic("no-net", message, module.file.span, "write `net name { … }`")
 
 
 def _run(network: Network, module: Module, net: tree.Net, params: Mapping[str, Any]) -> Graph | None:
     """Runs the net; None when faults were found."""
-    faults, scope = network.faults, Scope(module)
-    defaults = _defaults(net, scope, faults)
-    scope.variables = defaults | _given(net, params)
+    scope = Scope(module)
+    defaults, given = _defaults(net, scope, network.faults), _given(net, params)
+    scope.variables |= given
     x = network.run(net.body, scope, POISON)
-    _check_inputs(network, net, module)
+    _check_inputs(network, net)
     if not network.outputs:
         network.outputs.append(OutputSpec("out", x.node))
-    if faults:
+    if network.faults:
         return None
     _check_use(network, net)
-    if network.default_sizes and all(
-        defaults[name] == scope_value for name, scope_value in _given(net, params).items()
-    ):
+    if network.default_sizes and all(defaults[name] == value for name, value in given.items()):
         network.check_facts()
-    arguments = defaults | _given(net, params)
     return Graph(
-        net.name, tuple(network.nodes), tuple(network.inputs), tuple(network.outputs), module.source, arguments,
-        network.weights, str(network.labels) if network.labels else None,
+        net.name, tuple(network.nodes), tuple(network.inputs), tuple(network.outputs), module.source,
+        defaults | given, network.weights, str(network.labels) if network.labels else None,
     )  # fmt: skip
 
 
@@ -168,7 +163,7 @@ def _shape(name: str, shape: Any) -> Shape:
     return sizes
 
 
-def _check_inputs(network: Network, net: tree.Net, module: Module) -> None:
+def _check_inputs(network: Network, net: tree.Net) -> None:
     declared = [i.name for i in network.inputs]
     if not declared and not network.faults:
         hint = "write `input image 3x224x224` as the first line of the net"

@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 from netdsl.errors import InputError, Span, nearest
 from netdsl.graph import preprocess
 from netdsl.graph.calls import bind
-from netdsl.graph.elaborate import Elaborator
 from netdsl.graph.faults import Fault, Faults, Poisoned
 from netdsl.graph.ir import InputSpec, Node, OutputSpec, WeightsSpec
 from netdsl.graph.library import folder, locate, printable
 from netdsl.graph.scope import POISON, Scope, Tensor
+from netdsl.graph.structure import Structure
 from netdsl.graph.values import evaluate, show
 from netdsl.ops.base import Input
 from netdsl.tensor import MAX_ELEMENTS, Shape, TensorType
@@ -34,7 +34,7 @@ class Fact:
     span: Span
 
 
-class Network(Elaborator):
+class Network(Structure):
     """Runs a net's body, and keeps what its own statements say.
 
     sizes  shapes given from outside for inputs, by name
@@ -208,6 +208,8 @@ class Network(Elaborator):
         at = bound["file"].span
         if "://" in text:
             return self.remote(text, digits, at, line.span)
+        if text.startswith("package:"):  # in an installed package: netdsl.weights knows which may be looked into
+            return WeightsSpec(path=text, sha256=digits and digits.lower(), span=line.span)
         path = locate(scope.module.folder, text, at, "weights-path")
         path = path or (scope.module.folder or folder()).resolve() / text
         return WeightsSpec(path=str(path), sha256=digits and digits.lower(), span=line.span)

@@ -10,7 +10,7 @@ from typing import Any
 from netdsl.errors import Call, nearest
 from netdsl.graph.faults import Fault
 from netdsl.graph.library import Module
-from netdsl.graph.values import UNKNOWN, Names, Unknown, evaluate, show
+from netdsl.graph.values import Names, Unknown, evaluate, show
 from netdsl.tensor import TensorType
 from netdsl.text import tree
 
@@ -73,19 +73,24 @@ class Scope:
         """The dotted path of a child."""
         return f"{self.path}.{name}" if self.path else name
 
-    def open(self, name: str, **changes: Any) -> Scope:
-        """The scope of a child."""
-        inner = Scope(
-            **{"module": self.module, "sees_outer": True, "in_block": self.in_block, "chain": self.chain} | changes
-        )
+    def open(self, name: str) -> Scope:
+        """The scope of a child `name: { … }`, which sees this one's variables."""
+        return self._opened(name, Scope(self.module, sees_outer=True, in_block=self.in_block, chain=self.chain))
+
+    def open_block(self, name: str, module: Module, call: Call) -> Scope:
+        """The scope of a block call, which sees only what it is given."""
+        return self._opened(name, Scope(module, in_block=True, chain=(*self.chain, call)))
+
+    def _opened(self, name: str, inner: Scope) -> Scope:
         inner.path, inner.outer = self.full(name), self
         self.scopes[name] = inner
         return inner
 
     def trial(self) -> Scope:
         """A copy to run statements in that may or may not run."""
-        copied = {name: dict(getattr(self, name)) for name in ("variables", "tensors", "scopes")}
-        return dataclasses.replace(self, **copied)
+        return dataclasses.replace(
+            self, variables=dict(self.variables), tensors=dict(self.tensors), scopes=dict(self.scopes)
+        )
 
     def text(self, label: tree.Label, x: Tensor) -> str:
         """A label with its template parts evaluated."""
@@ -135,6 +140,3 @@ class Scope:
     def _reachable(self) -> list[str]:
         inner = [f"{n}.{t}" for n, s in self.scopes.items() for t in s.tensors if not t.isdigit()]
         return [t for t in self.tensors if not t.isdigit()] + inner[:1000]
-
-
-__all__ = ["POISON", "UNKNOWN", "Scope", "Tensor"]

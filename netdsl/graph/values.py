@@ -173,7 +173,7 @@ def _logic(chain: tree.Chain, names: Names) -> bool:
 
 def _kind(value: Any) -> str:
     for kind, name in ((bool, "flag"), ((int, float), "number"), (str, "word")):
-        if isinstance(value, kind):  # type: ignore[arg-type]
+        if isinstance(value, kind):
             return name
     return "list"
 

@@ -1,4 +1,7 @@
-"""What every Graph promises, checked at the borders between stages. A violation is a defect of netdsl, not of a text."""
+"""What every Graph promises, checked at the borders between stages.
+
+A broken promise is a defect of netdsl, never of a text.
+"""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import functools
 import importlib.resources
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from lark import Lark, Token, Tree, UnexpectedInput, UnexpectedToken
 
@@ -110,7 +111,8 @@ class _Parser:
             parsed = lark().parse(self.text, start="start" if head else "headless", on_error=self.recover)
         except UnexpectedInput:  # only after too many faults
             return File((), Span(self.source, 0, 0))
-        return ToTree(self.source, self.faults, self.template_part).transform(parsed)  # type: ignore[no-any-return]
+        file: File = ToTree(self.source, self.faults, self.template_part).transform(parsed)
+        return file
 
     def template_part(self, text: str, offset: int) -> Expression:
         """The expression inside `enc{…}`, which starts at `offset` of the source."""
@@ -122,7 +124,8 @@ class _Parser:
             return Literal(0, span)
         made = ToTree(self.source, self.faults, self.template_part)
         made.offset = offset
-        return made.transform(parsed)  # type: ignore[no-any-return]
+        expression: Expression = made.transform(parsed)
+        return expression
 
     def recover(self, error: UnexpectedInput) -> bool:
         """Notes the error and makes the parser go on behind it; False to give up."""
@@ -141,15 +144,17 @@ class _Parser:
             states.pop()
             values.pop()
         parser.feed_token(Token("BROKEN", self.text[start:stop], start_pos=start, end_pos=max(end, start)))
-        parser.lexer_thread.state.line_ctr.char_pos = stop
+        lexer: Any = parser.lexer_thread.state
+        lexer.line_ctr.char_pos = stop
         return True
 
     def _place(self, error: UnexpectedInput) -> tuple[int, int]:
-        if isinstance(error, UnexpectedToken):
-            if error.token.type == "$END":
-                return len(self.text), len(self.text)
-            return error.token.start_pos, error.token.end_pos
-        return error.pos_in_stream, error.pos_in_stream + 1
+        """Start and end of what the parser did not expect."""
+        if not isinstance(error, UnexpectedToken):
+            return error.pos_in_stream or 0, (error.pos_in_stream or 0) + 1
+        if error.token.type == "$END":
+            return len(self.text), len(self.text)
+        return error.token.start_pos or 0, error.token.end_pos or 0
 
     def _stop(self, start: int) -> int:
         """Where to go on after an error at `start`: the next line break, pipe or brace."""
@@ -159,12 +164,16 @@ class _Parser:
         return self.last_stop
 
     @staticmethod
-    def _continues_broken(values: list[object]) -> bool:
+    def _continues_broken(values: list[Any]) -> bool:
         """Whether the parser stands right behind the body of a broken statement (`… } skip`, `… } else`)."""
-        depth = len(values) - 1
-        if depth >= 0 and isinstance(values[depth], Token) and values[depth].type == "RBRACE":
-            while not (isinstance(values[depth], Token) and values[depth].type == "LBRACE"):
-                depth -= 1
-        elif not (depth >= 0 and isinstance(values[depth], Tree) and values[depth].data == "body"):
+        at = len(values) - 1
+        if at >= 0 and _is_token(values[at], "RBRACE"):
+            while not _is_token(values[at], "LBRACE"):
+                at -= 1
+        elif at < 0 or not isinstance(values[at], Tree) or values[at].data != "body":
             return False
-        return depth > 0 and isinstance(values[depth - 1], Token) and values[depth - 1].type == "BROKEN"
+        return at > 0 and _is_token(values[at - 1], "BROKEN")
+
+
+def _is_token(value: Any, kind: str) -> bool:
+    return isinstance(value, Token) and value.type == kind

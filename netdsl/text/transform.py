@@ -17,7 +17,7 @@ DIGITS = 19  # of MAX_INTEGER
 Parts = list[Any]
 
 
-class ToTree(Transformer_NonRecursive):  # type: ignore[misc]
+class ToTree(Transformer_NonRecursive[Token, Any]):
     """Builds the nodes; faults found on the way (numbers that are too large) are added to `faults`.
 
     expression(text, offset) parses the expression that starts at `offset` of the source, for templates.
@@ -109,7 +109,7 @@ class ToTree(Transformer_NonRecursive):  # type: ignore[misc]
         return tree.Residual(body, path, self._span(word))
 
     def skip_path(self, parts: Parts) -> tree.SkipPath:
-        word, label, when, condition, body = parts
+        word, label, _, condition, body = parts
         return tree.SkipPath(label, condition, body, self._span(word).to((condition or label or body).span))
 
     def skip(self, parts: Parts) -> tree.Skip:
