@@ -16,7 +16,7 @@ from netdsl import weights as stored
 from netdsl.errors import InputError, NetWarning
 from netdsl.graph.build import build
 from netdsl.graph.ir import Graph
-from netdsl.model import Model, Origin, Progress, choose_device
+from netdsl.model import Model, Progress, choose_device
 from netdsl.tensor import Shape
 
 Source = str | Path | Graph
@@ -53,7 +53,7 @@ def compile(
     found = stored.resolve(graph, weights, seed, _transfer(progress))
     if found.is_random and graph.tensors:
         warnings.warn(f"{graph.name} has {found.description}; its answers mean nothing", NetWarning, stacklevel=2)
-    return Model(graph, found, device, threads, _origin(source, params), progress)
+    return Model(graph, found, device, threads, progress=progress)
 
 
 def _transfer(progress: Progress | None) -> Callable[[int, int | None], None] | None:
@@ -67,12 +67,3 @@ def _built(source: Source, params: Mapping[str, Any] | None, inputs: Mapping[str
         message = "a graph that is built has its params and input shapes already"
         raise InputError(message, code="built-already", hint="give them to netdsl.build")
     return source
-
-
-def _origin(source: Source, params: Mapping[str, Any] | None) -> Origin | None:
-    """How to build the graph again, wherever the process stands by then."""
-    if isinstance(source, Graph):
-        return None
-    if "\n" not in str(source) and Path(source).is_file():
-        source = Path(source).absolute()
-    return Origin(source, dict(params or {}))

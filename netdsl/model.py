@@ -7,8 +7,7 @@ sizes (`?`) keeps the programs of the last few sizes it met; so it may be called
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -40,14 +39,6 @@ class Program(Protocol):
 
     def __call__(self, inputs: list[Array], /) -> list[Array]:
         """float32 C-contiguous [N, *shape] for every input -> float32 [N, *shape] for every output, all new."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What a graph was built from, for building it again with other input sizes: a path, a bare name or the text."""
-
-    source: str | Path
-    params: Mapping[str, Any] | None = None
 
 
 def default_threads() -> int:
@@ -99,14 +90,14 @@ class Model:
         weights: WeightSet,
         device: str = "cpu",
         threads: int | None = None,
-        origin: Origin | None = None,
+        source: str | Path | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.graph = graph
         self.device = device
         self.threads = _checked_threads(threads)
         self._weights = weights
-        self._origin = origin
+        self._source = source or _source(graph)
         self._program = lower(graph, weights, device, self.threads, progress)
         self._shapes = tuple(spec.type.shape for spec in graph.inputs)
         self._names = tuple(spec.name for spec in graph.outputs)
@@ -170,11 +161,8 @@ class Model:
         return program
 
     def _resized(self, shapes: tuple[Shape, ...]) -> Graph:
-        if self._origin is None:
-            message = f"{self.graph.name} was compiled from a graph, so for the sizes of that graph only"
-            raise InputError(message, code="fixed-sizes", hint="compile it from its file or text")
         sizes = {spec.name: shape for spec, shape in zip(self.graph.inputs, shapes, strict=True)}
-        graph = build(self._origin.source, params=self._origin.params, input_shapes=sizes)
+        graph = build(self._source, params=self.graph.arguments, input_shapes=sizes)
         if graph.source.text != self.graph.source.text:
             message, path = "the network's file has changed since it was compiled", self.graph.source.name
             raise InputError(message, code="file-changed", path=path, hint="compile it again")
@@ -229,7 +217,12 @@ class Model:
         # mapped from a file are copied into the pickle, so that it stands alone.
         tensors = {name: np.array(array) for name, array in self._weights.tensors.items()}
         weights = WeightSet(tensors, self._weights.description, self._weights.is_random)
-        return Model, (self.graph, weights, self.device, self.threads, self._origin)
+        return Model, (self.graph, weights, self.device, self.threads, self._source)
+
+
+def _source(graph: Graph) -> str | Path:
+    """What to build the graph from again, for other sizes, wherever the process stands by then."""
+    return graph.source.text if graph.source.name == "<text>" else Path(graph.source.name).absolute()
 
 
 def _checked_threads(threads: int | None) -> int:

@@ -20,7 +20,7 @@ PACKAGE = Path(netdsl.__file__).parent
 # From left to right; `netdsl/__init__.py` only names what stands elsewhere and `__main__.py` starts the command line.
 ORDER = (
     "errors", "tensor", "ops", "text", "graph", "passes", "plan", "backends", "weights",
-    "images", "datasets", "answers", "arrays", "model", "compiler", "cli",
+    "images", "datasets", "arrays", "samples", "answers", "catalogue", "model", "compiler", "cli",
 )  # fmt: skip
 
 # Third-party packages that only one stage may know. PEP 503 names differ from import names: these are import names.

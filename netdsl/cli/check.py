@@ -27,7 +27,7 @@ def command(context: click.Context, nets: tuple[str, ...], as_json: bool) -> Non
         if wrong:
             count = sum(len(faults) for _, faults, _ in results)
             click.echo(f"{count} error{'s' * (count > 1)} in {wrong} of {len(results)} file{'s' * (len(results) > 1)}")
-    context.exit(any(faults for _, faults, _ in results))
+    context.exit(int(any(faults for _, faults, _ in results)))
 
 
 def _expand(net: str) -> list[str]:
@@ -41,16 +41,18 @@ def _expand(net: str) -> list[str]:
 
 def _check(net: str) -> tuple[list[dict[str, Any]], str]:
     """The faults of one network, and them in words, or what is right about it."""
-    from netdsl.graph.build import build
+    from netdsl.graph.build import check
 
     try:
-        graph = build(net)
+        graph = check(net)
     except SourceError as error:
         return [_fault(d) for d in error.diagnostics], error.render()
     except NetError as error:
         record = {"code": error.code, "message": error.message, "file": error.path, "line": error.line,
                   "column": error.column, "hint": error.hint, "chain": []}  # fmt: skip
         return [record], error.render()
+    if graph is None:
+        return [], "blocks only"
     return [], f"{graph.name}, {graph.parameters:,} parameters, {graph.macs:,} multiply-accumulates"
 
 

@@ -69,3 +69,15 @@ def test_a_file_that_is_missing_does_not_hide_the_others(netdsl: Netdsl, tmp_pat
     assert done.status == 1
     assert "none.net" in done.out
     assert "tiny.net: OK" in done.out
+
+
+def test_a_file_of_blocks_is_right_too(netdsl: Netdsl, tmp_path: Path) -> None:
+    path = tmp_path / "part.net"
+    path.write_text("netdsl 1\nblock part(c) {\n  conv c 3x3\n}\n")
+    done = netdsl("check", path)
+    assert (done.status, done.out) == (0, f"{path}: OK, blocks only\n")
+
+
+def test_everything_that_ships_is_right(netdsl: Netdsl) -> None:
+    done = netdsl("check", Path(__file__).parents[2] / "networks")
+    assert done.status == 0, done.out
