@@ -7,7 +7,8 @@ sizes (`?`) keeps the programs of the last few sizes it met; so it may be called
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -35,32 +36,39 @@ Progress = Callable[[str, int, int], None]  # (what, done, total)
 
 
 class Program(Protocol):
-    """What a backend makes of a graph and its weights."""
+    """What a backend makes of a graph and its weights. `threads`: the most it uses for one call."""
+
+    @property
+    def threads(self) -> int: ...
 
     def __call__(self, inputs: list[Array], /) -> list[Array]:
         """float32 C-contiguous [N, *shape] for every input -> float32 [N, *shape] for every output, all new."""
 
 
-def default_threads() -> int:
-    """The number of processors this process may use."""
-    import os
+@dataclass(frozen=True)
+class Interpreted:
+    """A graph run by the NumPy interpreter, in float64."""
 
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    graph: Graph
+    weights: Mapping[str, Array]
+    threads: int = 1  # its own; NumPy may use more inside a matrix product
+
+    def __call__(self, inputs: list[Array], /) -> list[Array]:
+        from netdsl.backends import reference
+
+        return [y.astype(np.float32) for y in reference.run(self.graph, self.weights, inputs)]
 
 
-def lower(graph: Graph, weights: WeightSet, device: str, threads: int, progress: Progress | None = None) -> Program:
+def lower(
+    graph: Graph, weights: WeightSet, device: str, threads: int | None, progress: Progress | None = None
+) -> Program:
     """The program of a graph on one of DEVICES."""
-    if device == "cpu":
-        from netdsl.backends import cpu
+    if device == "reference":
+        return Interpreted(graph, weights.tensors)
+    from netdsl.backends import cpu
 
-        told = progress and (lambda kernel, done, total: progress("compiling kernels", done, total))
-        return cpu.lower(graph, weights.tensors, threads, progress=told)
-    from netdsl.backends import reference
-
-    def interpret(inputs: list[Array], /) -> list[Array]:
-        return [y.astype(np.float32) for y in reference.run(graph, weights.tensors, inputs)]
-
-    return interpret
+    told = progress and (lambda kernel, done, total: progress("compiling kernels", done, total))
+    return cpu.lower(graph, weights.tensors, threads, progress=told)
 
 
 def choose_device(device: str) -> str:
@@ -95,10 +103,10 @@ class Model:
     ) -> None:
         self.graph = graph
         self.device = device
-        self.threads = _checked_threads(threads)
         self._weights = weights
         self._source = source or _source(graph)
-        self._program = lower(graph, weights, device, self.threads, progress)
+        self._program = lower(graph, weights, device, _checked_threads(threads), progress)
+        self.threads = self._program.threads
         self._shapes = tuple(spec.type.shape for spec in graph.inputs)
         self._names = tuple(spec.name for spec in graph.outputs)
         self._sizes: dict[tuple[Shape, ...], Program] = {self._shapes: self._program}
@@ -225,9 +233,9 @@ def _source(graph: Graph) -> str | Path:
     return graph.source.text if graph.source.name == "<text>" else Path(graph.source.name).absolute()
 
 
-def _checked_threads(threads: int | None) -> int:
+def _checked_threads(threads: int | None) -> int | None:
     if threads is None:
-        return default_threads()
+        return None
     if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or not 1 <= threads <= _MAX_THREADS:
         raise InputError(
             f"threads must be a whole number from 1 to {_MAX_THREADS}, found {threads!r}", code="bad-threads"

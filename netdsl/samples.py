@@ -36,7 +36,7 @@ def _read_arrays(path: Path, name: str) -> Array:
         raise InputError("there is no such file", code="no-input", path=str(path))
     try:
         if path.suffix.lower() == ".npy":
-            return np.load(path, mmap_mode="r", allow_pickle=False)
+            return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
         arrays = load(path)
         return arrays[_member(list(arrays), name, path)]
     except WeightsError as error:

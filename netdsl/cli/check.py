@@ -48,7 +48,7 @@ def _check(net: str) -> tuple[list[dict[str, Any]], str]:
     except SourceError as error:
         return [_fault(d) for d in error.diagnostics], error.render()
     except NetError as error:
-        record = {"code": error.code, "message": error.message, "file": error.path, "line": error.line,
+        record: dict[str, Any] = {"code": error.code, "message": error.message, "file": error.path, "line": error.line,
                   "column": error.column, "hint": error.hint, "chain": []}  # fmt: skip
         return [record], error.render()
     if graph is None:
