@@ -134,7 +134,7 @@ class _Parser:
         if self._continues_broken(parser.parser_state.value_stack):
             parser.feed_token(Token("_NL", "\n"))  # keeps the broken statement; what follows it is no new fault
         else:
-            self.faults.append(explain.syntax_error(self.source, error, start, end))
+            self.faults.append(explain.syntax_error(lark(), self.source, error, start, end))
         if len(self.faults) > MAX_SYNTAX_FAULTS:
             return False
         stop = self._stop(start)
