@@ -125,7 +125,8 @@ def _state(file: WeightsFile, value: Any) -> dict[str, Strided]:
     tensors = {name: tensor for name, tensor in found.items() if isinstance(tensor, Strided)}
     if not tensors:
         names = ", ".join(shown(name, 30) for name in list(found)[:8])
-        raise file.fault("weights-format", f"no dictionary of named tensors is in it (its keys: {names or 'none'})")
+        what = f"a dictionary with the keys {names}" if names else f"a {type(value).__name__}"
+        raise file.fault("weights-format", f"no dictionary of named tensors is in it, but {what}", hint=STATE_HINT)
     if all(name.startswith(WRAPPER) for name in tensors):
         tensors = {name.removeprefix(WRAPPER): tensor for name, tensor in tensors.items()}
     return {name: tensor for name, tensor in tensors.items() if name.rpartition(".")[2] != COUNTERS}

@@ -22,6 +22,7 @@ import platformdirs
 
 from netdsl.errors import FetchError
 from netdsl.graph.ir import Graph, WeightsSpec
+from netdsl.weights.tensors import shown
 
 MAX_BYTES = 4 << 30  # chosen: seven times VGG-19's file
 CHUNK = 1 << 18  # bytes; chosen: a progress call every few milliseconds
@@ -149,11 +150,11 @@ def _open(job: Download, have: int) -> Any:
         if have and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             return None
         hint = "the file is not there any more" if error.code in (404, 410) else None
-        raise job.fault("fetch-status", f"the server answered {error.code} {error.reason}", hint) from None
+        raise job.fault("fetch-status", f"the server answered {error.code} {shown(str(error.reason))}", hint) from None
     except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a host name that cannot be encoded
         reason = getattr(error, "reason", None) or error or type(error).__name__
         hint = "check the connection; a copy of the file can be given with --weights FILE"
-        raise job.fault("fetch-no-network", f"the server cannot be reached: {reason}", hint) from None
+        raise job.fault("fetch-no-network", f"the server cannot be reached: {shown(str(reason))}", hint) from None
 
 
 def _opener(job: Download) -> urllib.request.OpenerDirector:

@@ -5,7 +5,7 @@ The package is found, never imported; only packages named in PACKAGES are looked
 
 from __future__ import annotations
 
-import importlib.util
+from importlib.machinery import PathFinder
 from pathlib import Path, PurePosixPath
 
 from netdsl.errors import WeightsError
@@ -31,7 +31,7 @@ def locate(path: str) -> Path | None:
         raise WeightsError(message, code="weights-unsafe", path=path)
     if ".." in parts or any("\\" in part for part in parts):
         raise WeightsError("the path leads out of the package", code="weights-unsafe", path=path)
-    spec = importlib.util.find_spec(parts[0])  # of a top-level name: finds it, runs nothing of it
+    spec = PathFinder.find_spec(parts[0])  # finds the package on sys.path; runs nothing of it
     folders = list(spec.submodule_search_locations or ()) if spec else []
     if not folders:
         return None

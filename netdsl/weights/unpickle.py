@@ -11,6 +11,7 @@ nested object is ever hashed, compared or printed, and dictionaries keep only te
 from __future__ import annotations
 
 import io
+import math
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from netdsl.tensor import Shape
 from netdsl.weights.tensors import WeightsFile, c_strides, shown
 
 MAX_PICKLE = 16 << 20  # bytes; chosen: a hundred times what DenseNet-121 takes
-MAX_OPCODES = 2_000_000  # chosen: some 40,000 tensors
+MAX_OPCODES = 1_000_000  # chosen: some 20,000 tensors
+MAX_REPEATED = 1 << 24  # elements of a tensor whose storage has fewer (steps of 0); chosen: above any real layer's
 MAX_INTEGER = 2**63  # chosen: PyTorch's own counts are int64
 
 STATE_HINT = "save only the tensors: torch.save(model.state_dict(), path)"
@@ -111,7 +113,8 @@ class Machine:
 
     def refuse(self, name: str) -> WeightsError:
         """The file asks for something that could run code."""
-        return self.file.fault("weights-unsafe", f"refused: the pickle in it asks for {shown(name)}", hint=STATE_HINT)
+        message = f"refused: its pickle asks for {shown(name)}, and only tensors are read from one; nothing was run"
+        return self.file.fault("weights-unsafe", message, hint=STATE_HINT)
 
     def _step(self, name: str, argument: Any) -> None:
         if name in PLAIN:
@@ -197,6 +200,8 @@ class Machine:
         last = offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
         if last >= storage.elements:
             raise self.fault("a tensor in it reaches beyond the end of its storage")
+        if math.prod(shape) > max(storage.elements, MAX_REPEATED):
+            raise self.file.fault("weights-too-large", "a tensor in it repeats a small storage too often")
         return Strided(storage, storage.start + offset, shape, strides)
 
 
