@@ -131,9 +131,11 @@ def _receive(job: Download, progress: Progress | None) -> None:
         if reply is None:  # the part is as long as the file already
             return
         with reply:
-            start, total = _extent(job, reply, have)
-            if start != have:  # the server sends the whole file
+            start, total = _extent(job, reply)
+            if start != have:  # the server sends the whole file, or something else than was asked for
                 file.truncate(0)
+            if start not in (0, have):
+                raise job.fault("fetch-status", "the server sent another part of the file than asked", "try again")
             _check_room(job, start, total)
             _copy(job, reply, file, start, total, progress)
 
@@ -149,6 +151,9 @@ def _open(job: Download, have: int) -> Any:
         error.close()
         if have and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             return None
+        if error.code // 100 == 3:  # what urllib itself does not follow
+            message = "the server redirects without end, or to something else than an http or https address"
+            raise job.fault("fetch-redirect", message) from None
         hint = "the file is not there any more" if error.code in (404, 410) else None
         raise job.fault("fetch-status", f"the server answered {error.code} {shown(str(error.reason))}", hint) from None
     except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a host name that cannot be encoded
@@ -166,7 +171,8 @@ def _opener(job: Download) -> urllib.request.OpenerDirector:
         ) -> urllib.request.Request | None:
             scheme = urllib.parse.urlsplit(newurl).scheme
             if scheme != "https" and (scheme != "http" or req.type == "https"):
-                raise job.fault("fetch-redirect", f"the server redirects to {newurl[:200]!r}, which is not followed")
+                fp.close()
+                raise job.fault("fetch-redirect", f"the server redirects to {shown(newurl)}, which is not followed")
             return super().redirect_request(req, fp, code, msg, headers, newurl)
 
     opener = urllib.request.OpenerDirector()
@@ -178,15 +184,14 @@ def _opener(job: Download) -> urllib.request.OpenerDirector:
     return opener
 
 
-def _extent(job: Download, reply: Any, have: int) -> tuple[int, int | None]:
-    """The byte at which the reply starts, and the length of the whole file if the server says it."""
-    start, total = 0, None
+def _extent(job: Download, reply: Any) -> tuple[int, int | None]:
+    """The byte at which the reply starts (-1: not said), and the length of the whole file if the server says it."""
+    start: int = 0
+    total: int | None = None
     length = reply.headers.get("Content-Length", "")
     if reply.status == http.HTTPStatus.PARTIAL_CONTENT:
         span = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", reply.headers.get("Content-Range", ""))
-        if not span or int(span[1]) != have:
-            raise job.fault("fetch-status", "the server sends another part of the file than was asked for")
-        start, total = have, None if span[3] == "*" else int(span[3])
+        start, total = (int(span[1]), None if span[3] == "*" else int(span[3])) if span else (-1, None)
     if total is None and re.fullmatch(r"\d{1,18}", length):
         total = start + int(length)
     if total is not None and total > MAX_BYTES:
