@@ -62,11 +62,10 @@ def test_squeezenet_names_photos():
     folder = ASSETS / "squeezenet1_1_caffe"
     net = compiled("squeezenet1_1_caffe", "squeezenet1_1.safetensors")
     golden = np.load(folder / "golden.npz")
-    found, outputs = score(net, folder / "samples", 10)
+    found, _ = score(net, folder / "samples", 10)
     assert (found.images, found.top1, found.top5) == (20, 0.70, 1.00)
-    assert largest_error(outputs, golden["scores"]) < 1e-4
     crops = golden["images_rgb"][..., ::-1].transpose(0, 3, 1, 2) - np.float32([104, 117, 123]).reshape(3, 1, 1)
-    assert largest_error(net(crops[:4]), golden["scores"][:4]) < 1e-4
+    assert largest_error(net(crops), golden["scores"]) < 1e-4
 
 
 @pytest.mark.parametrize("device", ["cpu", "reference"])
