@@ -1,0 +1,186 @@
+"""The bound program: many callers, batches, forks, threads, the kernel cache, other vector widths."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from netdsl.backends import cpu, reference
+from netdsl.backends.cpu import jit
+from netdsl.backends.cpu.jit import Kernel
+from netdsl.backends.cpu.program import MAX_IMAGES
+from netdsl.graph.build import build
+from netdsl.weights import random_weights
+
+TEXT = """netdsl 1
+net small {
+  input image 3x20x23
+  conv 16 3x3 pad=1 | batchnorm | relu | maxpool 2x2
+  residual { conv 16 3x3 pad=1 | batchnorm | relu | conv 16 3x3 pad=1 | batchnorm }
+  relu
+  branches concat { conv 5 1x1 | tanh
+    depthwise 3x3 pad=1 }
+  flatten | dense 40 | relu | dense 10 | softmax
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def small():  # type: ignore[no-untyped-def]
+    graph = build(TEXT)
+    weights = random_weights(graph, 1)
+    x = np.random.default_rng(0).standard_normal((5, 3, 20, 23)).astype(np.float32)
+    return graph, weights, x, reference.run(graph, weights, [x])[0]
+
+
+def test_the_result_does_not_depend_on_threads_or_batch(small) -> None:  # type: ignore[no-untyped-def]
+    graph, weights, x, expected = small
+    one, two = cpu.lower(graph, weights, 1), cpu.lower(graph, weights, 2)
+    (y,) = one([x])
+    np.testing.assert_allclose(y, expected, atol=1e-6)
+    assert np.array_equal(y, two([x])[0])
+    for i in range(len(x)):
+        assert np.array_equal(two([x[i : i + 1]])[0][0], y[i])
+
+
+def test_large_batches_go_in_turns(small) -> None:  # type: ignore[no-untyped-def]
+    graph, weights, x, _ = small
+    program = cpu.lower(graph, weights, 2)
+    (y,) = program([x])
+    many = np.concatenate([x] * 8)[: 2 * MAX_IMAGES + 3]
+    (ys,) = program([many])
+    for i, row in enumerate(ys):
+        assert np.array_equal(row, y[i % len(x)])
+
+
+def test_an_empty_batch_gives_an_empty_answer(small) -> None:  # type: ignore[no-untyped-def]
+    graph, weights, x, _ = small
+    assert cpu.lower(graph, weights)([x[:0]])[0].shape == (0, 10)
+
+
+def test_eight_callers_at_once(small) -> None:  # type: ignore[no-untyped-def]
+    graph, weights, x, _ = small
+    program = cpu.lower(graph, weights, 2)
+    (expected,) = program([x])
+
+    def call(i: int) -> bool:
+        k = i % 5
+        return all(np.array_equal(program([x[k:]])[0], expected[k:]) for _ in range(20))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(call, range(16)))
+
+
+def _child(program: cpu.Program, x: np.ndarray, expected: np.ndarray, queue: object) -> None:
+    queue.put(all(np.array_equal(program([x])[0], expected) for _ in range(5)))  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_runs_the_parents_program(small) -> None:  # type: ignore[no-untyped-def]
+    graph, weights, x, _ = small
+    program = cpu.lower(graph, weights, 2)
+    (expected,) = program([x])
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_child, args=(program, x, expected, queue))
+    child.start()
+    assert queue.get(timeout=60)
+    child.join(60)
+    assert child.exitcode == 0 and np.array_equal(program([x])[0], expected)
+
+
+def test_nan_in_one_call_does_not_reach_the_next(small) -> None:  # type: ignore[no-untyped-def]
+    graph, weights, x, _ = small
+    program = cpu.lower(graph, weights, 2)
+    (expected,) = program([x])
+    program([np.full_like(x, np.nan)])
+    assert np.array_equal(program([x])[0], expected)
+
+
+KERNEL = Kernel("elementwise", "binary", ("add",))
+
+
+def in_fresh_process(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], env={**os.environ, **environment},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
+LOAD = """
+    import sys
+    from netdsl.backends.cpu import jit
+    jit.load(jit.Kernel("elementwise", "binary", ("add",)))
+    print("compiled" if "numba" in sys.modules else "cached")
+"""
+
+
+def loaded(folder: Path) -> str:
+    done = in_fresh_process(LOAD, NETDSL_CACHE=str(folder))
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_cached_kernel_needs_no_numba(tmp_path: Path) -> None:
+    assert loaded(tmp_path) == "compiled"
+    assert loaded(tmp_path) == "cached"
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
+def test_a_damaged_file_is_compiled_anew(tmp_path: Path, damage: str) -> None:
+    loaded(tmp_path)
+    (file,) = (tmp_path / "kernels").iterdir()
+    whole = file.read_bytes()
+    broken = {"truncated": whole[: len(whole) // 2], "flipped": whole[:-9] + b"\\xff" + whole[-8:], "empty": b""}[damage]
+    file.write_bytes(broken)
+    assert loaded(tmp_path) == "compiled"
+    assert file.read_bytes() != broken and loaded(tmp_path) == "cached"
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "kernels").write_text("a file where the folder should be")
+    assert loaded(tmp_path) == "compiled"
+
+
+def test_the_key_names_processor_versions_and_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = jit._environment()
+    jit._environment.cache_clear()
+    monkeypatch.setattr(jit.metadata, "version", lambda name: "0.0")
+    try:
+        assert jit._environment() != before
+    finally:
+        jit._environment.cache_clear()
+
+
+NARROW = {
+    "8 lanes": ("haswell", "+avx2,+fma,+avx,+sse4.2,+sse4.1,+ssse3,+sse3,+sse2,+sse,+cx8,+mmx,+fxsr,+popcnt,-avx512f"),
+    "4 lanes": ("nehalem", "+sse4.2,+sse4.1,+ssse3,+sse3,+sse2,+sse,+cx8,+mmx,+fxsr,+popcnt,-avx,-avx2,-avx512f"),
+}
+
+
+@pytest.mark.skipif("x86" not in os.uname().machine, reason="these features are x86's")
+@pytest.mark.parametrize("width", NARROW)
+def test_narrower_vectors_give_the_same_answers(width: str) -> None:
+    name, features = NARROW[width]
+    here = Path(__file__).parent
+    code = f"""
+        import sys
+        sys.path[:0] = [{str(here)!r}, {str(here.parent)!r}]
+        from netdsl.backends.cpu.target import WIDTH
+        from shapes import CASES
+        from test_operators import close
+        assert WIDTH == {width[0]}, WIDTH
+        for case in CASES[::5]:
+            close(case, batch=2)
+    """
+    done = in_fresh_process(code, NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES=features)
+    assert done.returncode == 0, done.stderr[-3000:]
