@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from netdsl.ops.base import FLAG, POSITIVE, Array, Kind, Layer, Op, Option, Pad4, Pair, Window
+from netdsl.ops.base import FLAG, POSITIVE, ArgumentFault, Array, Kind, Layer, Op, Option, Pad4, Pair, Window
 from netdsl.ops.conv import correlate
 from netdsl.ops.window import (
     DILATION,
@@ -49,6 +49,7 @@ class Filter(Op):
     def infer(self, *inputs: TensorType) -> TensorType:
         (x,) = inputs
         need_map(x, self.name)
+        checked("the weight", x.channels, 1, *self.size)
         return checked("the output", x.channels, *positions(x, self.size, self.stride, self.pad, self.dilation))
 
     def macs(self, *inputs: TensorType) -> int:
@@ -91,6 +92,8 @@ def _filter(x: TensorType, *, kernel: Matrix, divide: float, stride: Pair, pad: 
     need_map(x, "kernel")
     size = len(kernel), len(kernel[0])
     values = tuple(tuple(cell / divide for cell in row) for row in kernel)
+    if not np.isfinite(values).all():
+        raise ArgumentFault(f"divide={divide:g} makes the values too large", "divide")
     return Filter(values, stride, resolve_pad(pad, x, size, stride, dilation), dilation, flip)
 
 

@@ -5,6 +5,7 @@ import inspect
 import pytest
 from words import make
 
+from netdsl.graph.build import build
 from netdsl.ops import LAYERS, OPERATORS
 from netdsl.ops.base import ArgumentFault, ShapeFault, Word
 from netdsl.ops.join import Add, Concat, Mul
@@ -18,6 +19,13 @@ CONTRACT = (
     "scale dense dropout flatten pad crop upsample pixelshuffle channelshuffle softmax logsoftmax "
     "relu relu6 leaky prelu elu gelu silu hardswish hardsigmoid sigmoid tanh"
 )
+
+
+@pytest.mark.parametrize("word", LAYERS)
+def test_every_example_is_right(word: str) -> None:
+    """As the list of operators says: it suits a 16x32x32 input."""
+    text = f"netdsl 1\nnet example() {{\n  input x 16x32x32\n  {LAYERS[word].example}\n}}\n"
+    assert len(build(text).nodes) > 1
 
 
 def test_the_words_of_the_language() -> None:
@@ -96,6 +104,7 @@ MISUSES = [
      "output_pad cannot be combined with pad=same"),
     ("pad", {"amount": 1, "value": 2}, "value", "value=2 means nothing in mode=zero"),
     ("crop", {"size": 8, "pad": 1}, "pad", "give either the size that remains or pad, what is cut from each side"),
+    ("kernel", {"kernel": ((1e300,),), "divide": 1e-10}, "divide", "divide=1e-10 makes the values too large"),
     ("upsample", {"scale": 2, "corners": True}, "corners", "corners=yes has a meaning in mode=bilinear only"),
 ]  # fmt: skip
 

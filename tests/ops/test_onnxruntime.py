@@ -6,7 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netdsl.backends.reference import run
+from netdsl.graph import library
+from netdsl.graph.build import build
 from netdsl.ops import conv, deconv, pool
+from netdsl.weights import random_weights
 from onnx_export import EXPORT, to_onnx
 from shapes import (
     CASES,
@@ -30,6 +33,20 @@ def peer(model: bytes, inputs: list[np.ndarray]) -> list[np.ndarray]:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     return session.run(None, {spec.name: x for spec, x in zip(session.get_inputs(), inputs, strict=True)})
+
+
+@pytest.mark.parametrize("name", ["lenet5", "kws_dscnn", "resnet20_cifar10", "squeezenet1_1", "filters/sobel"])
+def test_whole_networks(name: str) -> None:
+    """Names, joins, several layers in a row, and a batch that the model does not fix."""
+    rng = np.random.default_rng(8)
+    graph = build(library.folder() / f"{name}.net")
+    weights = random_weights(graph, seed=3)
+    x = rng.standard_normal((2, *graph.inputs[0].type.shape)).astype(np.float32)
+    expected = run(graph, weights, [x])
+    found = peer(to_onnx(graph, weights), [x])
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert_close(one, other, 1e-5)
 
 
 def check(case: Case, batch: int) -> None:
