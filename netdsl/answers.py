@@ -47,7 +47,7 @@ def probabilities(graph: Graph, output: OutputSpec, values: Array) -> Array:
     if isinstance(last, (Softmax, Sigmoid)):
         return values
     if isinstance(last, LogSoftmax):
-        return np.exp(values)
+        return np.asarray(np.exp(values))
     powers = np.exp(values - values.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 

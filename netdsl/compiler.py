@@ -2,7 +2,8 @@
 
     text --parse--> syntax tree --build--> graph --rewrite--> graph --plan--> plan --bind--> model
 
-`compile` goes all the way; `stage` stops after any step and hands out what stands there.
+`compile` goes all the way; `stop_after` hands out what stands after a stage. Rewriting and planning are the device's
+affair, so `compile` leaves them to the backend that the model is made with.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ from typing import Any
 
 from netdsl import weights as stored
 from netdsl.errors import InputError, NetWarning
+from netdsl.graph import library
 from netdsl.graph.build import build
 from netdsl.graph.ir import Graph
 from netdsl.model import Model, Progress, choose_device
+from netdsl.passes import rewrite
 from netdsl.tensor import Shape
+from netdsl.text.parse import parse
 
 Source = str | Path | Graph
 Weights = str | Path | Mapping[str, Any] | None
@@ -67,3 +71,36 @@ def _built(source: Source, params: Mapping[str, Any] | None, inputs: Mapping[str
         message = "a graph that is built has its params and input shapes already"
         raise InputError(message, code="built-already", hint="give them to netdsl.build")
     return source
+
+
+STAGES = ("parse", "build", "rewrite", "plan")
+
+
+def stop_after(
+    stage: str,
+    source: str | Path,
+    params: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, Shape] | None = None,
+    images: int = 1,
+    threads: int = 1,
+) -> Any:
+    """What stands after one of STAGES, for looking at: a syntax tree, a graph, the rewritten graph, the CPU's plan.
+
+    images, threads  what the plan is for; it is made with random weights
+
+    Errors: SourceError, InputError.
+    """
+    if stage not in STAGES:
+        raise InputError(f"no stage {stage!r}", code="unknown-stage", hint=f"there are {', '.join(STAGES)}")
+    if stage == "parse":
+        return parse(library.origin(source).source)
+    graph = build(source, params=params, input_shapes=inputs)
+    if stage == "build":
+        return graph
+    rewritten = rewrite(graph)
+    if stage == "rewrite":
+        return rewritten
+    from netdsl.backends.cpu.planner import WeightBank
+    from netdsl.backends.cpu.program import make_plan
+
+    return make_plan(rewritten, WeightBank(stored.random_weights(graph)), images, threads)

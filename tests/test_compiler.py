@@ -1,0 +1,121 @@
+"""The spine: what stands after each stage, and the arguments of `compile`."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import netdsl
+from netdsl import compiler
+from netdsl.backends import reference
+from netdsl.errors import DeviceError, InputError, NetWarning, SourceError, WeightsError
+from netdsl.graph.ir import Graph
+from netdsl.ops.norm import BatchNorm
+from netdsl.text.tree import File
+
+TEXT = """\
+netdsl 1
+net small(wide=4, kind=relu) {
+  input image 2x6x6
+  conv: conv wide 3x3 pad=1 bias=no | norm: batchnorm | relu
+  avgpool global | flatten
+  dense 3
+}
+"""
+
+
+def test_each_stage_makes_what_the_next_one_takes() -> None:
+    tree = compiler.stop_after("parse", TEXT)
+    assert isinstance(tree, File) and tree.nets[0].name == "small"
+    graph = compiler.stop_after("build", TEXT, params={"wide": 8})
+    assert isinstance(graph, Graph) and graph.nodes[1].type.shape == (8, 6, 6)
+    rewritten = compiler.stop_after("rewrite", TEXT)
+    assert not any(isinstance(node.op, BatchNorm) for node in rewritten)
+    plan = compiler.stop_after("plan", TEXT, images=2)
+    assert plan.images == 2 and plan.steps
+
+
+def test_rewriting_keeps_the_function() -> None:
+    graph, rewritten = compiler.stop_after("build", TEXT), compiler.stop_after("rewrite", TEXT)
+    weights = netdsl.weights.random_weights(graph, 1)
+    x = np.random.default_rng(0).standard_normal((2, 2, 6, 6))
+    (wanted,), (found,) = reference.run(graph, weights, [x]), reference.run(rewritten, weights, [x])
+    np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-12)
+
+
+def test_an_unknown_stage_is_an_error() -> None:
+    with pytest.raises(InputError, match="no stage 'bind'"):
+        compiler.stop_after("bind", TEXT)
+
+
+def test_random_weights_are_said_aloud_once() -> None:
+    with pytest.warns(NetWarning, match=r"random weights \(seed 3\)") as caught:
+        netdsl.compile(TEXT, device="reference", seed=3)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        netdsl.compile("lenet5", device="reference")
+        netdsl.compile("filters/sobel", device="reference")  # needs none
+
+
+def test_the_seed_decides_random_weights() -> None:
+    x = np.ones((1, 2, 6, 6), np.float32)
+    with pytest.warns(NetWarning):
+        a, b, c = (netdsl.compile(TEXT, "random", "reference", seed=s)(x) for s in (0, 0, 1))
+    assert np.array_equal(a, b) and not np.array_equal(a, c)
+
+
+def test_a_graph_compiles_as_its_text_does(tmp_path: Path) -> None:
+    weights = netdsl.weights.random_weights(netdsl.build(TEXT), 5)
+    x = np.ones((1, 2, 6, 6), np.float32)
+    from_text = netdsl.compile(TEXT, weights, "reference")
+    from_graph = netdsl.compile(netdsl.build(TEXT), weights, "reference")
+    np.testing.assert_array_equal(from_text(x), from_graph(x))
+    with pytest.raises(InputError, match="has its params"):
+        netdsl.compile(netdsl.build(TEXT), weights, "reference", params={"wide": 2})
+
+
+def test_devices() -> None:
+    assert netdsl.compile("lenet5", device="reference").device == "reference"
+    assert netdsl.compile("lenet5", device="auto").device == "cpu"
+    with pytest.raises(DeviceError, match="no CUDA lowering yet") as no_cuda:
+        netdsl.compile("lenet5", device="cuda")
+    assert 'device="cpu"' in str(no_cuda.value.hint)
+    with pytest.raises(DeviceError, match="no device 'gpu'"):
+        netdsl.compile("lenet5", device="gpu")
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, True, "two", 10**6])
+def test_threads_are_a_sensible_number(threads: object) -> None:
+    with pytest.raises(InputError, match="threads must be"):
+        netdsl.compile("lenet5", device="reference", threads=threads)  # type: ignore[arg-type]
+
+
+def test_errors_come_before_any_work() -> None:
+    with pytest.raises(SourceError):
+        netdsl.compile("netdsl 1\nnet broken {\n")
+    with pytest.raises(WeightsError):
+        netdsl.compile("lenet5", weights={"fc.fc1.weight": np.zeros((2, 2))})
+    with pytest.raises(InputError):
+        netdsl.compile("lenet5", params={"clases": 3})
+    with pytest.raises(InputError):
+        netdsl.compile("no_such_network")
+
+
+def test_progress_is_told_of_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    from netdsl.backends import cpu
+
+    told: list[tuple[str, int, int]] = []
+    lower = cpu.lower
+
+    def first_time(*args, progress, **kwargs):  # type: ignore[no-untyped-def]
+        progress("conv", 0, 2)
+        return lower(*args, progress=progress, **kwargs)
+
+    monkeypatch.setattr(cpu, "lower", first_time)
+    netdsl.compile("lenet5", progress=lambda *report: told.append(report))
+    assert told[0] == ("compiling kernels", 0, 2)
