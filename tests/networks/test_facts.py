@@ -46,7 +46,7 @@ def test_a_file_is_short_cites_its_source_and_states_facts(name):
     assert len(lines) <= 40 and max(map(len, lines)) <= 135
     assert lines[0] == "netdsl 1" and lines[1].startswith("# ")
     expect = next(line for line in lines if line.strip().startswith("expect "))
-    assert "params=" in expect and "=" in expect
+    assert "params=" in expect and "macs=" in expect and "out=" in expect.replace("x4=", "out=")
     assert build(name).name == name.split("/")[-1]
 
 
