@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from netdsl.weights import package
 from netdsl.weights.files import load
 from netdsl.weights.matching import match, unused
 from netdsl.weights.seeded import random_weights
+from netdsl.weights.tensors import WeightsFile, shown
 
 Progress = Callable[[int, int | None], None]  # (bytes done, bytes in all or None where the server does not say)
 
@@ -59,7 +61,7 @@ def resolve(
     tensors = load(path)
     found = match(graph, tensors)
     left_out = unused(graph, tensors)
-    extra = f" (without its parts {', '.join(left_out[:8])})" if left_out else ""
+    extra = f" (without its parts {', '.join(shown(part, 30) for part in left_out[:8])})" if left_out else ""
     return WeightSet(found, f"{path.name if weights is None else path}{extra}")
 
 
@@ -89,11 +91,19 @@ def published(graph: Graph, progress: Progress | None = None) -> Path:
         from netdsl.weights.download import fetch  # loads the HTTP client, which nothing else needs
 
         return fetch(spec, progress)
-    if not package.is_package_path(spec.path):
-        return Path(spec.path)
-    path = package.locate(spec.path)
+    path = package.locate(spec.path) if package.is_package_path(spec.path) else Path(spec.path)
     if path is None:
         name = spec.path.removeprefix(package.PREFIX).partition("/")[0]
         message = f"its weights are in the package {name}, which is not installed"
         raise WeightsError(message, code="weights-missing-package", path=spec.path, hint=package.INSTALL)
+    if spec.sha256:
+        _check_digits(path, spec.sha256)
     return path
+
+
+def _check_digits(path: Path, digits: str) -> None:
+    """A local file whose sha256 the network states must be that file."""
+    found = hashlib.sha256(WeightsFile(path).data).hexdigest()
+    if not found.startswith(digits.lower()):
+        message = f"its sha256 begins with {found[: len(digits)]}, the network states {digits}"
+        raise WeightsError(message, code="weights-wrong-hash", path=str(path))

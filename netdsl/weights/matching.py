@@ -112,7 +112,7 @@ def _compare(graph: Graph, entries: Mapping[str, Entry], path: str | None) -> No
 
 def _section(title: str, lines: Iterable[str], count: int) -> list[str]:
     out = [f"  {title:<11} {line}" for line in lines]
-    return out + ([f"  {'':<11} … and {count - LISTED} more {title}"] if count > LISTED else [])
+    return out + ([f"  {'':<11} … and {count - LISTED} more"] if count > LISTED else [])
 
 
 def _named(name: str, shape: Shape) -> str:
@@ -124,9 +124,8 @@ def _reshaped(name: str, wanted: Shape, found: Shape) -> str:
 
 
 def _missing(name: str, shape: Shape, found: Mapping[str, Shape]) -> str:
-    """A missing name with the nearest one found, of the same shape if there is any."""
-    candidates = [n for n in list(found)[:MAX_CANDIDATES] if len(n) < 200]
-    near = nearest(name, [n for n in candidates if found[n] == shape]) or nearest(name, candidates)
+    """A missing name with the nearest one found in the same shape."""
+    near = nearest(name, [n for n in list(found)[:MAX_CANDIDATES] if found[n] == shape and len(n) < 200])
     return _named(name, shape) + (f"   (near: {_named(near, found[near])})" if near else "")
 
 

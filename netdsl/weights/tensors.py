@@ -117,7 +117,7 @@ class WeightsFile:
             raise self.fault("weights-format", f"{shown(name)}: its shape is no list of at most {MAX_RANK} numbers")
         if any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in sizes):
             raise self.fault("weights-format", f"{shown(name)}: its shape holds something else than whole numbers")
-        if math.prod(max(s, 1) for s in sizes) > MAX_ELEMENTS:
+        if any(s > MAX_ELEMENTS for s in sizes) or math.prod(max(s, 1) for s in sizes) > MAX_ELEMENTS:
             raise self.fault("weights-too-large", f"{shown(name)}: more than {MAX_ELEMENTS} elements are claimed")
         return tuple(sizes)
 

@@ -203,6 +203,10 @@ def test_storages_that_lie(tmp_path):
 
 
 def test_memory_bombs_in_pickles(tmp_path):
+    huge = b"\x8b" + struct.pack("<i", 1 << 20) + b"\x7f" * (1 << 20)  # one number of a megabyte, used as every axis
+    storage = wf.opcodes(wf.Persistent(("storage", wf.Global("torch", "FloatStorage"), "0", "cpu", 4)))
+    sizes = b"(" + b"h\x00" * 16 + b"t"
+    opcodes_of_tensor = b"ctorch._utils\n_rebuild_tensor\n(" + storage + b"K\x00" + sizes * 2 + b"tR"
     bombs = {
         "bytes8": b"\x80\x04\x8e" + struct.pack("<Q", 2**40) + b"x.",
         "unicode8": b"\x80\x04\x8d" + struct.pack("<Q", 2**62) + b"x.",
@@ -214,6 +218,7 @@ def test_memory_bombs_in_pickles(tmp_path):
         "nested-lists": b"\x80\x02" + b"]" * 300_000 + b"a" * 299_999 + b".",
         "marks": b"\x80\x02" + b"(" * 300_000 + b".",
         "doubling": b"\x80\x02)" + b"2\x86" * 200 + b"}\x86R.",
+        "huge-number-as-shape": b"\x80\x02" + huge + b"q\x00" + opcodes_of_tensor * 200 + b".",
         "key-that-takes-forever-to-hash": b"\x80\x02})" + b"2\x86" * 200 + b"K\x01s.",
     }
     for raw in bombs.values():

@@ -99,11 +99,11 @@ def test_long_differences_are_shortened():
     graph = wf.network({f"layer{i}.weight": (i + 1,) for i in range(300)})
     message = mismatch(graph, {f"other{i}.weight": np.zeros(i + 1) for i in range(300)}).message
     assert "300 missing, 300 unexpected" in message
-    assert "… and 292 more missing" in message and "… and 292 more unexpected" in message
+    assert message.count("… and 292 more") == 2
     assert len(message.splitlines()) == 1 + 9 + 9
 
 
-def test_near_names_prefer_the_same_shape():
+def test_near_names_have_the_same_shape():
     graph = wf.network({"block.conv1.weight": (4, 2)})
     tensors = {"block.conv2.weight": np.zeros((4, 3)), "block.conv_1.weight": np.zeros((4, 2))}
     assert "near: block.conv_1.weight" in mismatch(graph, tensors).message

@@ -1,5 +1,6 @@
 """What a network gets for each way of asking."""
 
+import hashlib
 import sys
 
 import numpy as np
@@ -46,6 +47,15 @@ def test_the_packaged_file_is_used_unasked(stored):
         same(found, stored[0])
         assert "trained.safetensors" in found.description
     assert resolve(graph, "random").is_random
+
+
+def test_a_stated_sha256_is_checked(stored):
+    digits = hashlib.sha256(stored[1].read_bytes()).hexdigest()
+    for given in (digits, digits[:8].upper()):
+        same(resolve(wf.fitting(stored[0], WeightsSpec(path=str(stored[1]), sha256=given))), stored[0])
+    with pytest.raises(WeightsError) as caught:
+        resolve(wf.fitting(stored[0], WeightsSpec(path=str(stored[1]), sha256="00000000")))
+    assert caught.value.code == "weights-wrong-hash"
 
 
 def test_random_is_said():
