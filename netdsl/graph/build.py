@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from netdsl.errors import Diagnostic, InputError, SourceError, nearest
-from netdsl.graph.elaborate import check_name
 from netdsl.graph.faults import Fault, Faults, GaveUp, Poisoned
 from netdsl.graph.ir import Graph, OutputSpec
 from netdsl.graph.library import Loader, Module, origin
@@ -105,9 +104,6 @@ def _defaults(net: tree.Net, scope: Scope, faults: Faults) -> dict[str, Any]:
     """Default values of the net's parameters; each may use those before it."""
     for parameter in net.parameters:
         try:
-            check_name(parameter.name, parameter.span)
-            if parameter.name in scope.variables:
-                raise Fault("duplicate-parameter", f"`{parameter.name}` is a parameter already", parameter.span)
             if parameter.default is None:
                 hint = f"write `{parameter.name}=value`: a net can then be run as it is"
                 raise Fault(
@@ -189,10 +185,10 @@ def _check_use(network: Network, net: tree.Net) -> None:
     for i, node in enumerate(nodes):
         if i in used or i in consumed:
             continue
-        what = "input" if isinstance(node.op, Input) else "result of"
-        message = f"the {what} `{node.path}` is never used"
-        hint = "write `output name` behind it, or remove it"
-        network.faults.note(Fault("unused", message, node.span or net.span, hint))
+        message, hint = f"the result of `{node.path}` ({node.op.name}) is never used", "write `output name` behind it"
+        if isinstance(node.op, Input):
+            message, hint = f"the input `{node.path}` is never used", f"`from {node.path}` goes on from it"
+        network.faults.note(Fault("unused", message, node.span or net.span, f"{hint}, or remove it"))
 
 
 def _run_uncalled(network: Network, module: Module) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from netdsl.errors import Span, nearest
 from netdsl.graph.faults import Fault, Poisoned
 from netdsl.graph.values import Names, evaluate, show
+from netdsl.ops import LAYERS
 from netdsl.ops.base import ArgumentFault, Layer, Op, Option, Word
 from netdsl.tensor import TensorType
 from netdsl.text import tree
@@ -97,10 +98,21 @@ def layer_call(layer: Layer, call: tree.Call, names: Names) -> tuple[LayerCall |
             hint = f"for example `{layer.example}`" if layer.example else None
             message = f"{call.word} needs {name}: {option.kind.expected}"
             faults.append(Fault("missing-argument", message, call.head, hint))
+    if faults and (brackets := _brackets(call)):
+        return None, [brackets]
     if faults or poisoned:
         return None, faults
     spans = {name: argument.span for name, argument in bound.items()}
     return LayerCall(layer, values, spans, call.span), []
+
+
+def _brackets(call: tree.Call) -> Fault | None:
+    """The fault of writing `conv(64, 3x3)`."""
+    first = call.arguments[0].value if call.arguments else None
+    if not isinstance(first, tree.Items) or first.span.start != call.head.end:
+        return None
+    message = f"arguments stand behind {call.word} without brackets and commas"
+    return Fault("brackets", message, call.span, f"for example `{LAYERS[call.word].example}`")
 
 
 def convert(what: str, option: Option, value: tree.Expression, names: Names) -> Any:

@@ -15,7 +15,7 @@ from netdsl.graph.faults import Fault, Faults, GaveUp, Poisoned
 from netdsl.graph.ir import Node, Stored
 from netdsl.graph.library import BlockIn
 from netdsl.graph.scope import POISON, Scope, Tensor
-from netdsl.graph.values import CONSTANTS, UNKNOWN, evaluate
+from netdsl.graph.values import UNKNOWN, evaluate
 from netdsl.ops import LAYERS
 from netdsl.ops.base import Op, ShapeFault
 from netdsl.ops.join import Add, Concat, Mul
@@ -125,7 +125,9 @@ class Elaborator:
             return self.statement(labelled.statement, scope, x)
         word = _NEVER_LABELLED.get(type(labelled.statement))
         if word:
-            raise Fault("label", f"{word} makes nothing that the label `{name}` could name", labelled.label.span)
+            message = f"{word} makes nothing that the label `{name}` could name"
+            self.faults.note(Fault("label", message, labelled.label.span), scope.chain)
+            return self.statement(labelled.statement, scope, x)
         result = self.statement(labelled.statement, scope, x, name)
         scope.tensors[name] = result
         return result
@@ -136,9 +138,12 @@ class Elaborator:
         if "." in name:
             raise Fault("label", f"the label `{name}` has a dot", label.span, "a scope makes dotted names: a: { b: … }")
         if name in scope.tensors:
-            templated = any(not isinstance(p, str) for p in label.parts)
-            hint = None if templated else f"in a repeat, number it: `repeat i in 1..n {{ {name}{{i}}: … }}`"
+            first = scope.labels.get(name)
+            hint = f"the first one is in line {first.line}" if first else None
+            if first == label.span:
+                hint = f"in a repeat, number it: `repeat i in 1..n {{ {name}{{i}}: … }}`"
             raise Fault("duplicate-label", f"`{name}` labels something else in this scope already", label.span, hint)
+        scope.labels[name] = label.span
         return name
 
     # ---- layers and blocks
@@ -220,34 +225,13 @@ class Elaborator:
         return scope.tensors[name]
 
 
-def check_name(name: str, span: Span) -> None:
-    """Raises Fault for a name that cannot be given to a value."""
-    if name in CONSTANTS or name == "in":
-        raise Fault("reserved", f"`{name}` has a meaning of its own and cannot be given another", span)
-
-
 def _unknown_word(call: tree.Call, blocks: list[str]) -> Fault:
-    near = nearest(call.word, [*LAYERS, *blocks, *STRUCTURE])
+    near = nearest(call.word, [*LAYERS, *blocks, *tree.STATEMENT_WORDS])
     hint = f"did you mean `{near}`?" if near else None
     if call.word == "else":
         hint = "`else` goes on the line of the closing brace before it"
     return Fault("unknown-layer", f"there is no layer or block `{call.word}`", call.head, hint)
 
-
-STRUCTURE = (
-    "residual",
-    "branches",
-    "repeat",
-    "when",
-    "concat",
-    "add",
-    "mul",
-    "from",
-    "let",
-    "output",
-    "expect",
-    "skip",
-)
 
 _NEVER_LABELLED: dict[type, str] = {
     tree.From: "`from`", tree.Let: "`let`", tree.Skip: "`skip`", tree.InputLine: "`input`",

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from netdsl.errors import Diagnostic, InputError, Source, SourceError, Span, nearest
 from netdsl.graph.faults import Fault, Faults
+from netdsl.graph.values import check_name
 from netdsl.text import tree
 from netdsl.text.parse import MAX_BYTES, parse_tolerant
 
@@ -59,9 +60,12 @@ def clean(text: str) -> str:
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read(path: Path) -> Source:
-    """The text of a file. Errors: OSError; SourceError when it is too long or not UTF-8."""
-    name = str(path)
+def read(path: Path, name: str | None = None) -> Source:
+    """The text of a file, shown under `name` (or its path).
+
+    Errors: OSError; SourceError when it is too long or not UTF-8.
+    """
+    name = name or str(path)
     with path.open("rb") as file:
         if not stat.S_ISREG(path.stat().st_mode):
             raise OSError("not a regular file")
@@ -154,6 +158,12 @@ def printable(text: str) -> str:
 # ---- texts with what they use
 
 
+def _shown(module: Module, text: str, path: Path) -> str:
+    """The name of a used file in messages: beside the name of the file that uses it, if it lies there."""
+    inside = module.folder is not None and path.is_relative_to(module.folder.resolve())
+    return str(Path(module.source.name).parent / text) if inside else str(path)
+
+
 @dataclass(frozen=True)
 class BlockIn:
     """A block and the module it was written in."""
@@ -192,16 +202,30 @@ class Loader:
             self.loading.append(at.path)
         for block in file.blocks:
             self._define(module, block.name, BlockIn(block, module), block.span)
+        for parameters in [b.parameters for b in file.blocks] + [n.parameters for n in file.nets]:
+            self._check_parameters(parameters)
         for use in file.uses:
             self._use(module, use)
         if at.path is not None:
             self.loading.pop()
         return module
 
+    def _check_parameters(self, parameters: tuple[tree.Parameter, ...]) -> None:
+        seen: set[str] = set()
+        for parameter in parameters:
+            try:
+                check_name(parameter.name, parameter.span)
+                if parameter.name in seen:
+                    raise Fault("duplicate-parameter", f"`{parameter.name}` is a parameter already", parameter.span)
+            except Fault as fault:
+                self.faults.note(fault)
+            seen.add(parameter.name)
+
     def _define(self, module: Module, name: str, block: BlockIn | None, span: Span) -> None:
-        if name in module.blocks:
-            fault = Fault("duplicate-block", f"there is another block named `{name}`", span)
-            self.faults.note(fault)
+        if name in tree.STATEMENT_WORDS:
+            self.faults.note(Fault("reserved", f"`{name}` is a word of the language: no block can have its name", span))
+        elif name in module.blocks:
+            self.faults.note(Fault("duplicate-block", f"there is another block named `{name}`", span))
         else:
             module.blocks[name] = block
 
@@ -238,7 +262,7 @@ class Loader:
             message = f"too much is used: the limits are {MAX_FILES} files and {MAX_TOTAL:,} characters"
             raise Fault("too-long", message, span)
         try:
-            return self.load(Origin(read(path), path.parent, path))
+            return self.load(Origin(read(path, _shown(module, text, path)), path.parent, path))
         except SourceError as error:
             self.faults.add_all(error.diagnostics)
             raise Fault("use-missing", f'"{text}" is not a text', span) from None

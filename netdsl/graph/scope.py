@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from netdsl.errors import Call, nearest
+from netdsl.errors import Call, Span, nearest
 from netdsl.graph.faults import Fault
 from netdsl.graph.library import Module
 from netdsl.graph.values import Names, Unknown, evaluate, show
@@ -42,6 +42,7 @@ class Scope:
     variables: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)  # results of labelled or numbered children
     scopes: dict[str, Scope] = field(default_factory=dict)
+    labels: dict[str, Span] = field(default_factory=dict)  # where each label was written first
     count: int = 0  # children so far
     incomplete: bool = False  # a child with an unknown label may be missing
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 from netdsl.errors import Span
-from netdsl.graph.elaborate import MAX_STEPS, Elaborator, check_name
+from netdsl.graph.elaborate import MAX_STEPS, Elaborator
 from netdsl.graph.faults import Fault, Faults, Poisoned
 from netdsl.graph.scope import POISON, Scope, Tensor
-from netdsl.graph.values import UNKNOWN, condition, evaluate, whole
+from netdsl.graph.values import UNKNOWN, check_name, condition, evaluate, whole
 from netdsl.ops.base import Op
 from netdsl.ops.join import Add, Concat, Mul
 from netdsl.text import tree
@@ -204,4 +204,6 @@ class Structure(Elaborator):
     def broken(self, broken: tree.Broken, scope: Scope, x: Tensor, label: str | None) -> Tensor:
         line = broken.span.source.line(broken.span.line)
         scope.variables |= dict.fromkeys(re.findall(r"\blet\s+([A-Za-z_]\w*)", line), UNKNOWN)
+        for name in re.findall(r"\bblock\s+([A-Za-z_]\w*)", line):  # in a wrong place, but what calls it is right
+            scope.module.blocks.setdefault(name, None)
         return self.unsure([broken.body] if broken.body else [], scope)

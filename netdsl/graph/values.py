@@ -34,6 +34,12 @@ class Names:
         self.find, self.known, self.x = find, known, x
 
 
+def check_name(name: str, span: Span) -> None:
+    """Raises Fault for a name that cannot be given to a value."""
+    if name in CONSTANTS or name == "in":
+        raise Fault("reserved", f"`{name}` has a meaning of its own and cannot be given another", span)
+
+
 def show(value: Any) -> str:
     """A value as messages quote it."""
     if isinstance(value, bool):

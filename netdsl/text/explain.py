@@ -13,6 +13,7 @@ from lark import Lark, UnexpectedInput, UnexpectedToken
 
 from netdsl.errors import Diagnostic, Source, Span, nearest
 from netdsl.text.samples import SAMPLES
+from netdsl.text.tree import STATEMENT_WORDS
 
 Key = tuple[int, str]  # state of the parser, and kind of the word (or the character) that it met there
 
@@ -93,9 +94,6 @@ def _character(rest: str) -> tuple[str, str | None]:
     return f"the character {shown} has no meaning here", None
 
 
-_STRUCTURE = ("residual", "branches", "repeat", "when", "let", "input", "output", "expect", "weights", "concat", "from")
-
-
 def _near_hint(line: str) -> str | None:
     """A hint from the first word of the line, where the word itself explains the error."""
     match = re.match(r"[\s}]*([A-Za-z_]\w*)", line)
@@ -104,7 +102,7 @@ def _near_hint(line: str) -> str | None:
         return f"`{word}` stands outside of all braces; is a }} missing above?"
     if word == "else":
         return "`else` goes on the line of the closing brace before it"
-    if "{" in line and word not in _STRUCTURE and word not in ("block", "net", "skip"):
-        near = nearest(word, _STRUCTURE)
+    if "{" in line and word not in (*STATEMENT_WORDS, "block", "net"):
+        near = nearest(word, STATEMENT_WORDS)
         return f"did you mean `{near}`?" if near else None
     return None

@@ -63,7 +63,9 @@ def _balance(source: Source, faults: list[Diagnostic]) -> str | None:
 
     None when it nests too deep to be read at all.
     """
-    depth, opened, surplus = 0, [], []  # opened: (offset, depth) of the braces still open
+    depth, surplus = 0, []
+    opened: list[tuple[int, int]] = []  # offset and depth of the braces still open
+    suspects: list[int] = []  # braces whose closing one stands further left than their own line
     for match in _PIECES.finditer(source.text):
         piece, start = match[0], match.start()
         if piece in "{([":
@@ -77,15 +79,28 @@ def _balance(source: Source, faults: list[Diagnostic]) -> str | None:
         elif piece in ")]":
             depth = max(depth - 1, opened[-1][1] if opened else 0)
         elif piece == "}" and opened:
-            depth = opened.pop()[1] - 1
+            brace, depth = opened.pop()
+            depth -= 1
+            if _stands_left_of(source.text, start, brace):
+                suspects.append(brace)
         elif piece == "}":
             surplus.append(start)
+    unclosed = (suspects or [start for start, _ in opened])[: len(opened)]
     faults += [Diagnostic("brace", "this } closes nothing", Span(source, start, start + 1)) for start in surplus]
-    faults += [Diagnostic("brace", "this { is never closed", Span(source, start, start + 1)) for start, _ in opened]
+    faults += [Diagnostic("brace", "this { is never closed", Span(source, start, start + 1)) for start in unclosed]
     characters = list(source.text)
     for start in surplus:
         characters[start] = " "
     return "".join(characters) + "\n" + "}\n" * len(opened)
+
+
+def _stands_left_of(text: str, closing: int, opening: int) -> bool:
+    """Whether a closing brace begins its line, further left than the line of the opening one begins."""
+    line = text.rfind("\n", 0, closing) + 1
+    if text[line:closing].strip():
+        return False
+    first = text.rfind("\n", 0, opening) + 1
+    return closing - line < len(text[first:opening]) - len(text[first:opening].lstrip())
 
 
 @dataclass
@@ -131,7 +146,7 @@ class _Parser:
         """Notes the error and makes the parser go on behind it; False to give up."""
         parser = error.interactive_parser
         start, end = self._place(error)
-        if self._continues_broken(parser.parser_state.value_stack):
+        if _continues_broken(parser.parser_state.value_stack):
             parser.feed_token(Token("_NL", "\n"))  # keeps the broken statement; what follows it is no new fault
         else:
             self.faults.append(explain.syntax_error(lark(), self.source, error, start, end))
@@ -140,6 +155,8 @@ class _Parser:
         stop = self._stop(start)
         states, values = parser.parser_state.state_stack, parser.parser_state.value_stack
         table = parser.parser_state.parse_conf.states
+        count = len(values) - _body_start(values)
+        del states[len(states) - count :], values[len(values) - count :]
         while "BROKEN" not in table[states[-1]]:
             states.pop()
             values.pop()
@@ -154,7 +171,8 @@ class _Parser:
             return error.pos_in_stream or 0, (error.pos_in_stream or 0) + 1
         if error.token.type == "$END":
             return len(self.text), len(self.text)
-        return error.token.start_pos or 0, error.token.end_pos or 0
+        start = error.token.start_pos or 0
+        return start, start + len(error.token.split("\n")[0].rstrip())
 
     def _stop(self, start: int) -> int:
         """Where to go on after an error at `start`: the next line break, pipe or brace."""
@@ -163,16 +181,29 @@ class _Parser:
         self.last_stop = match.start() if match else len(self.text)
         return self.last_stop
 
-    @staticmethod
-    def _continues_broken(values: list[Any]) -> bool:
-        """Whether the parser stands right behind the body of a broken statement (`… } skip`, `… } else`)."""
-        at = len(values) - 1
-        if at >= 0 and _is_token(values[at], "RBRACE"):
-            while not _is_token(values[at], "LBRACE"):
-                at -= 1
-        elif at < 0 or not isinstance(values[at], Tree) or values[at].data != "body":
-            return False
-        return at > 0 and _is_token(values[at - 1], "BROKEN")
+
+def _continues_broken(values: list[Any]) -> bool:
+    """Whether the parser stands behind something broken that the fault at hand belongs to.
+
+    That is behind the body of a broken statement (`… } skip`, `… } else`), or, outside of all braces, on the line
+    below a broken declaration without a body.
+    """
+    if len(values) > 1 and _is_token(values[-1], "_NL") and isinstance(values[-2], Tree):
+        return bool(values[-2].data == "broken" and len(values[-2].children) == 1)
+    start = _body_start(values)
+    if start == len(values) and values and isinstance(values[-1], Tree) and values[-1].data == "body":
+        start -= 1
+    return 0 < start < len(values) and _is_token(values[start - 1], "BROKEN")
+
+
+def _body_start(values: list[Any]) -> int:
+    """Where the body begins whose closing brace is the last value; their number when the last value is none."""
+    at = len(values) - 1
+    if at < 0 or not _is_token(values[at], "RBRACE"):
+        return len(values)
+    while not _is_token(values[at], "LBRACE"):
+        at -= 1
+    return at
 
 
 def _is_token(value: Any, kind: str) -> bool:

@@ -116,8 +116,11 @@ SAMPLES = (
     Sample("{found} behind the end of a statement", "put | or a line break between two statements", (
         "{ a } b", "residual { a } b", "residual { a } skip { b } c", "branches add { a } b", "when a { b } c",
         "repeat 2 { a } b", "{ a } 3", "repeat 2 { a } 3", "residual { a } 3", "when a { b } 3", "{ a } {", "{ a } = 3",
-        "when a { b } else { c } d", "repeat 2 { a } else { b }", "when a { b } { c }", "skip a", "skip {",
+        "when a { b } else { c } d", "repeat 2 { a } else { b }", "when a { b } { c }",
         "residual { a } else { b }", "when a { b } skip { c }")),
+    Sample("`skip` stands alone on a line here, found {found}",
+        "behind a residual, `skip` goes on the line of its closing brace", (
+        "skip a", "skip {", "skip when c {", "skip a when c {")),
     Sample("expect needs facts, found {found}", "for example `expect out=1000 params=11_689_512`", ("expect",
         "expect |", "expect {")),
     Sample("weights needs a file or an address, found {found}", 'for example `weights "lenet5.safetensors"`', (

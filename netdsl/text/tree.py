@@ -253,6 +253,11 @@ Statement = (
     | InputLine | OutputLine | Expect | WeightsLine | Broken
 )  # fmt: skip
 
+STATEMENT_WORDS = (
+    "residual", "skip", "branches", "concat", "add", "mul", "from", "repeat", "when", "let", "input", "output",
+    "expect", "weights",
+)  # fmt: skip
+
 # ---- files
 
 
