@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from golden_tensors import golden_tensor
 from torch import Tensor
+
+from golden_tensors import golden_tensor
 
 Act = Callable[[Tensor], Tensor]
 
