@@ -6,7 +6,6 @@ import html
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 
 from netdsl.graph.ir import Graph, Node
 from netdsl.ops.base import Input, Pair, Window
@@ -25,7 +24,8 @@ class Row:
     macs              multiply-accumulates for one image; FLOP = 2 x macs
     activation_bytes  size of its result for one image, float32
     receptive_field   (height, width) in cells of the input that one value of the result can depend on. Padding counts,
-                      so it may be larger than the input. Normalisation by a map's own mean is not counted
+                      so it may be larger than the input. Normalisation by a map's own mean is not counted. A stride
+                      after an enlargement may keep the exact value a little below
     """
 
     path: str
@@ -138,7 +138,7 @@ def _row(graph: Graph, node: Node, view: _View) -> Row:
         parameters=graph.node_parameters(node),
         macs=graph.node_macs(node),
         activation_bytes=node.type.elements * FLOAT_BYTES,
-        receptive_field=(math.ceil(view.field[0]), math.ceil(view.field[1])),
+        receptive_field=view.field,
     )
 
 
@@ -157,24 +157,56 @@ def _peak_bytes(graph: Graph) -> int:
     return peak * FLOAT_BYTES
 
 
-Ratio = tuple[Fraction, Fraction]
+@dataclass(frozen=True)
+class _Step:
+    """Values that lie w apart see values one step before that lie (w times + plus) // over apart."""
+
+    times: int
+    plus: int
+    over: int = 1
+
+
+_Path = tuple[_Step, ...]  # from a tensor back to the network's input, along one axis
 
 
 @dataclass(frozen=True)
 class _View:
-    """How one value of a tensor sees the input, both in input cells and (vertical, horizontal).
+    """How the values of a tensor see the input.
 
-    field  extent of what it can depend on
-    step   distance between what neighbouring values see; a fraction after the map was enlarged
-    extent height and width of the map, or of the map that a vector was flattened from
+    paths   back to the input, vertically and horizontally
+    extent  height and width of the map, or of the map that a vector was flattened from
     """
 
-    field: Ratio
-    step: Ratio
+    paths: tuple[_Path, _Path]
     extent: Pair
 
+    @property
+    def field(self) -> Pair:
+        """Receptive field of one value."""
+        return _reach(self.paths[0]) + 1, _reach(self.paths[1]) + 1
 
-_ONE = Fraction(1), Fraction(1)
+
+def _reach(path: _Path) -> int:
+    """How far apart the input cells lie that one value sees."""
+    w = 0
+    for step in path:
+        w = (w * step.times + step.plus) // step.over
+    return w
+
+
+def _prepended(step: _Step, path: _Path) -> _Path:
+    """The path with one more step on its near side, as one step with the next where that is exact."""
+    if path:
+        far = path[0]
+        if step.over == 1:
+            return (_Step(step.times * far.times, step.plus * far.times + far.plus, far.over), *path[1:])
+        if far.times == 1:
+            return (_Step(step.times, step.plus + far.plus * step.over, step.over * far.over), *path[1:])
+    return (step, *path)
+
+
+def _through(view: _View, steps: tuple[_Step, _Step], extent: Pair) -> _View:
+    return _View((_prepended(steps[0], view.paths[0]), _prepended(steps[1], view.paths[1])), extent)
 
 
 def _views(graph: Graph) -> list[_View]:
@@ -186,28 +218,28 @@ def _views(graph: Graph) -> list[_View]:
 
 def _view(node: Node, types: tuple[TensorType, ...], seen: list[_View]) -> _View:
     if isinstance(node.op, Input):
-        return _View(_ONE, _ONE, _extent(node.type, (1, 1)))
-    joined = _joined(node, types, seen)
-    extent = _extent(node.type, joined.extent)
+        return _View(((), ()), _extent(node.type, (1, 1)))
+    view = _joined(types, seen)
+    extent = _extent(node.type, view.extent)
     if isinstance(node.op, Dense):  # every output sees every cell of the map that was flattened
-        return _widened(joined, Window(joined.extent), (1, 1))
+        return _through(view, (_Step(0, view.extent[0] - 1), _Step(0, view.extent[1] - 1)), (1, 1))
     window = node.op.window(*types)
-    return _View(joined.field, joined.step, extent) if window is None else _widened(joined, window, extent)
+    return _View(view.paths, extent) if window is None else _through(view, _steps(window), extent)
 
 
-def _joined(node: Node, types: tuple[TensorType, ...], seen: list[_View]) -> _View:
-    """What a join sees: the widest field, at the steps of those inputs that are as large as the largest."""
-    field = max(v.field[0] for v in seen), max(v.field[1] for v in seen)
-    largest = max(math.prod(t.shape[1:]) for t in types)
-    main = [v for v, t in zip(seen, types, strict=True) if math.prod(t.shape[1:]) == largest]
-    step = max(v.step[0] for v in main), max(v.step[1] for v in main)
-    return _View(field, step, main[0].extent)
+def _steps(window: Window) -> tuple[_Step, _Step]:
+    spans = [d * (k - 1) for d, k in zip(window.dilation, window.kernel, strict=True)]
+    first, second = (_Step(window.stride[i], spans[i], window.scale[i]) for i in (0, 1))
+    return first, second
 
 
-def _widened(view: _View, window: Window, extent: Pair) -> _View:
-    field = [view.field[i] + window.dilation[i] * (window.kernel[i] - 1) * view.step[i] for i in (0, 1)]
-    step = [view.step[i] * window.stride[i] / window.scale[i] for i in (0, 1)]
-    return _View((field[0], field[1]), (step[0], step[1]), extent)
+def _joined(types: tuple[TensorType, ...], seen: list[_View]) -> _View:
+    """What a join sees, along each axis: the input that sees farthest. A gate's one value serves all positions."""
+    extent = max((t.shape[1:] for t in types), key=math.prod)
+    spread = [v if t.shape[1:] == extent else _through(v, (_Step(0, 0), _Step(0, 0)), v.extent)
+              for v, t in zip(seen, types, strict=True)]  # fmt: skip
+    vertical, horizontal = (max((v.paths[i] for v in spread), key=_reach) for i in (0, 1))
+    return _View((vertical, horizontal), max(v.extent for v in seen))
 
 
 def _extent(kind: TensorType, before: Pair) -> Pair:

@@ -51,9 +51,10 @@ class Param:
 
 @dataclass(frozen=True)
 class Window:
-    """How an output position sees the input: for receptive fields. All (vertical, horizontal).
+    """How output positions see the input: for receptive fields. All (vertical, horizontal).
 
-    `scale` is the number of output positions for each input position, where a map is enlarged.
+    Outputs that lie w apart see inputs that lie up to (w stride + dilation (kernel - 1)) // scale apart. `scale` is 1
+    but where a map is enlarged.
     """
 
     kernel: Pair

@@ -83,9 +83,7 @@ class Deconv(Op):
         return inputs[0].elements * (self.features // self.groups) * self.kernel[0] * self.kernel[1]
 
     def window(self, *inputs: TensorType) -> Window:
-        cover = covered(self.kernel, self.dilation)
-        seen = -(-cover[0] // self.stride[0]), -(-cover[1] // self.stride[1])
-        return Window(seen, scale=self.stride)
+        return Window(self.kernel, dilation=self.dilation, scale=self.stride)
 
     def describe(self) -> str:
         return f"{self.name} {window_text(self.features, self.kernel, self.stride, self.dilation, self.groups)}"

@@ -190,9 +190,11 @@ class _Adaptive(Op):
         return checked("the output", x.channels, *self.size)
 
     def window(self, *inputs: TensorType) -> Window:
-        height, width = inputs[0].shape[1:]
-        steps = max(1, height // self.size[0]), max(1, width // self.size[1])
-        return Window((_longest(height, self.size[0]), _longest(width, self.size[1])), steps)
+        """Bins start at floor(i l / n) and end at ceil((i + 1) l / n), for length / count = l / n in lowest terms."""
+        shared = [math.gcd(length, count) for length, count in zip(inputs[0].shape[1:], self.size, strict=True)]
+        lengths = inputs[0].height // shared[0], inputs[0].width // shared[1]
+        counts = self.size[0] // shared[0], self.size[1] // shared[1]
+        return Window((lengths[0] + counts[0] - 1, lengths[1] + counts[1] - 1), lengths, scale=counts)
 
     def describe(self) -> str:
         return f"{self.name} {'global' if self.size == (1, 1) else 'adaptive ' + size_text(self.size)}"
@@ -202,13 +204,6 @@ class _Adaptive(Op):
         rows = [reduce(x[:, :, a:b], axis=2) for a, b in bins(x.shape[2], self.size[0])]
         y = np.stack(rows, axis=2)
         return np.stack([reduce(y[:, :, :, a:b], axis=3) for a, b in bins(x.shape[3], self.size[1])], axis=3)
-
-
-def _longest(length: int, count: int) -> int:
-    """Cells of the longest bin: a bin starts at most 1 - 1/n cells before a whole one, for count / length = n / l."""
-    shared = math.gcd(length, count)
-    length, count = length // shared, count // shared
-    return -(-(length + count - 1) // count)
 
 
 @dataclass(frozen=True)

@@ -128,8 +128,8 @@ class Upsample(Op):
         return checked("the output", x.channels, x.height * self.scale[0], x.width * self.scale[1])
 
     def window(self, *inputs: TensorType) -> Window:
-        seen = 1 if self.mode == "nearest" else 2
-        return Window((min(seen, self.scale[0]), min(seen, self.scale[1])), scale=self.scale)
+        reach = [scale * 2 if self.mode == "bilinear" and scale > 1 else scale for scale in self.scale]
+        return Window((reach[0], reach[1]), scale=self.scale)
 
     def describe(self) -> str:
         return f"{self.name} {size_text(self.scale)} {self.mode}"
@@ -174,7 +174,7 @@ class PixelShuffle(Op):
         return TensorType((x.channels // (f * f), x.height * f, x.width * f))
 
     def window(self, *inputs: TensorType) -> Window:
-        return Window((1, 1), scale=(self.factor, self.factor))
+        return Window((self.factor, self.factor), scale=(self.factor, self.factor))
 
     def describe(self) -> str:
         return f"{self.name} {self.factor}"

@@ -76,6 +76,8 @@ FAULTS = [
      "padding 1 cuts everything away from the 2x2 result"),
     ("maxpool", MAP, {"kernel": (2, 2), "pad": (2, 0)},
      "padding 2x0 must be smaller than the 2x2 window that it serves"),
+    ("maxpool", MAP, {"kernel": (10**6, 10**6), "stride": 10**6, "pad": 10**6 - 1}, "the padded map "
+     "16x2000030x2000030 has 64001920014400 elements, more than the limit of 2147483647"),
     ("dense", MAP, {"features": 10}, "dense needs a vector, but its input is a 16x32x32 map"),
     ("groupnorm", MAP, {"groups": 5}, "groups=5 must divide the 16 input channels"),
     ("pixelshuffle", MAP, {"factor": 3}, "pixelshuffle 3 needs a multiple of 9 channels, found 16"),
@@ -164,6 +166,12 @@ def test_joins() -> None:
         Mul().infer(MAP, TensorType((1, 32, 32)))
     with pytest.raises(ShapeFault, match="concat needs maps of one height and width, found 16x32x32 and 16x1x1"):
         Concat().infer(MAP, gate)
+
+
+def test_depthwise_multiplies_channels() -> None:
+    op = make("depthwise", MAP, kernel=3, multiplier=2)
+    assert op.infer(MAP) == TensorType((32, 30, 30))
+    assert op.params(MAP)["weight"].shape == (32, 1, 3, 3)
 
 
 def test_costs_are_exact_integers() -> None:

@@ -2,9 +2,13 @@
 
 import re
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from words import make
 
+from netdsl.backends.reference import run
 from netdsl.errors import Source
 from netdsl.graph.ir import Graph, InputSpec, Node, OutputSpec, Stored
 from netdsl.graph.show import bytes_text, summary
@@ -82,16 +86,16 @@ def test_receptive_field_of_joins_is_the_widest_and_points_keep_it() -> None:
     assert [f[0] for f in fields(b)] == [1, 1, 5, 5, 5, 5]
 
 
-def test_receptive_field_through_a_gate_keeps_the_maps_step() -> None:
+def test_a_gate_sees_the_whole_map() -> None:
     b = Builder(4, 32, 32)
     b.word("avgpool", 0, kernel=Word("global"))
     b.add(Mul(), 0, 1)
     b.word("conv", features=4, kernel=3)
-    assert fields(b) == [(1, 1), (32, 32), (32, 32), (34, 34)]
+    assert fields(b) == [(1, 1), (32, 32), (32, 32), (32, 32)]
 
 
 def test_receptive_field_after_enlarging() -> None:
-    """Down by 2 and up by 2: a 3x3 then spans cells one input cell apart again."""
+    """Down by 2 and up by 2: a 3x3 window then lies over two of the 3x3 fields."""
     b = Builder(4, 32, 32)
     b.word("conv", features=4, kernel=3, stride=2, pad=1)
     b.word("upsample", scale=2)
@@ -99,9 +103,43 @@ def test_receptive_field_after_enlarging() -> None:
     assert [f[0] for f in fields(b)] == [1, 3, 3, 5]
     b = Builder(4, 8, 8)
     b.word("deconv", features=4, kernel=4, stride=2, pad=1)  # each output lies under two stamps
-    b.word("conv", features=4, kernel=2)  # half an input cell more
+    b.word("conv", features=4, kernel=2)  # some lie over two outputs that see three inputs
     b.word("pixelshuffle", factor=2)
     assert [f[0] for f in fields(b)] == [1, 2, 3, 3]
+    b = Builder(4, 8, 8)
+    b.word("deconv", features=4, kernel=(3, 5), stride=2)  # under one or two stamps, under two or three
+    assert fields(b)[1] == (2, 3)
+
+
+LINE = {
+    "conv": lambda b, k, s: b.word("conv", features=1, kernel=(k, 1), stride=(s, 1), pad=(k // 2, 0), bias=False),
+    "spread": lambda b, k, s: b.word("conv", features=1, kernel=(k, 1), dilation=(2, 1), pad=(k - 1, 0), bias=False),
+    "pool": lambda b, k, s: b.word("avgpool", kernel=(k, 1), stride=(s, 1)),
+    "nearest": lambda b, k, s: b.word("upsample", scale=(s, 1)),
+    "deconv": lambda b, k, s: b.word("deconv", features=1, kernel=(k, 1), stride=(s, 1), bias=False),
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=st.lists(st.tuples(st.sampled_from(sorted(LINE)), st.integers(1, 4), st.integers(1, 3)), max_size=4))
+def test_receptive_field_is_what_outputs_depend_on(steps: list[tuple[str, int, int]]) -> None:
+    """One lit cell for each image of a batch shows which outputs see which cells, in the middle of a long map."""
+    b = Builder(1, 150, 1)
+    for word, k, s in steps:
+        LINE[word](b, k, s)
+    graph = b.graph()
+    ones = {name: np.ones(shape) for name, shape in graph.tensors.items()}
+    (y,) = run(graph, ones, [np.eye(150).reshape(150, 1, 150, 1)])
+    seen = y[:, 0, :, 0] > 0  # [input cell, output cell]
+    inner = seen[:, ~(seen[0] | seen[-1]) & seen.any(axis=0)]
+    extents = seen.shape[0] - np.argmax(inner[::-1], axis=0) - np.argmax(inner, axis=0)
+    found = fields(b)[-1][0]
+    if inner.size:
+        assert found >= extents.max()
+        enlarged = [i for i, (word, _, s) in enumerate(steps) if word in ("nearest", "deconv") and s > 1]
+        after = steps[enlarged[0] + 1 :] if enlarged else []
+        aligned = any(word == "spread" or s > 1 for word, _, s in after)  # then not every phase occurs
+        assert aligned or found == extents.max()
 
 
 def test_receptive_field_of_bins() -> None:
