@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def probabilities(graph: Graph, output: OutputSpec, values: Array) -> Array:
 
     Where the network ends in softmax, logsoftmax or sigmoid, its own values count; otherwise softmax is applied.
     """
-    values = values.reshape(len(values), -1).astype(np.float64)
+    values = _rows(values).astype(np.float64)
     last = _last_operation(graph, output.node)
     if isinstance(last, (Softmax, Sigmoid)):
         return values
@@ -50,6 +51,11 @@ def probabilities(graph: Graph, output: OutputSpec, values: Array) -> Array:
         return np.asarray(np.exp(values))
     powers = np.exp(values - values.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def _rows(values: Array) -> Array:
+    """[N, classes] from [N, classes(, 1, 1)], N may be 0."""
+    return values.reshape(len(values), math.prod(values.shape[1:]))
 
 
 def _last_operation(graph: Graph, index: int) -> Op:
@@ -102,7 +108,7 @@ class Score:
 
     def add(self, values: Array, classes: Array) -> None:
         """Count a batch: the network's output [N, classes] and the right class [N] of each."""
-        values = values.reshape(len(values), -1)
+        values = _rows(values)
         right = np.take_along_axis(values, classes[:, None], axis=1)
         # Of equal values the first in order wins; a value that is no number is never right.
         behind = (values < right) | ((values == right) & (np.arange(values.shape[1]) >= classes[:, None]))

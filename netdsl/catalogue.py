@@ -31,15 +31,10 @@ class Shipped:
     weights: str | None
 
 
-def names() -> list[str]:
-    """Names of the networks that ship."""
-    return library.names()
-
-
 def catalogue() -> Iterator[Shipped]:
     """Every network that ships, built one after another."""
     published = json.loads((library.folder() / "published.json").read_text(encoding="utf-8"))
-    for name in names():
+    for name in library.names():
         graph, known = build(name), published.get(name, {})
         yield Shipped(
             name, graph.parameters, graph.macs,

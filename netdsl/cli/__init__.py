@@ -5,15 +5,22 @@ Importing this starts nothing; a subcommand imports what it needs when it runs.
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 
 
 def main() -> None:
     """Entry point of the console script; ends the process with the exit status of `netdsl.cli.app.run`."""
-    try:
-        from netdsl.cli.app import run
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupted)
+    from netdsl.cli.app import run
 
-        status = run(sys.argv[1:])
-    except KeyboardInterrupt:
-        status = 130
-    sys.exit(status)
+    sys.exit(run(sys.argv[1:]))
+
+
+def _interrupted(*_: object) -> None:
+    """Ctrl-C. Ends here and now: a KeyboardInterrupt would be lost where it falls into one of LLVM's callbacks."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        os.write(2, b"\x1b[?25h\n")  # a progress bar hides the cursor
+    os._exit(130)

@@ -20,14 +20,9 @@ def command(as_json: bool) -> None:
 
     Weights that are a download come with `netdsl fetch NET`, or with `netdsl run NET --weights pretrained`.
     """
-    from netdsl.catalogue import catalogue, names
+    from netdsl.catalogue import catalogue
 
-    total = len(names())
-    rows = []
-    with console.progress() as report:
-        for done, network in enumerate(catalogue()):
-            report("building", done, total)
-            rows.append(network)
+    rows = list(catalogue())
     if as_json:
         console.print_json([asdict(network) for network in rows])
         return

@@ -187,7 +187,7 @@ def _report(
 
 def _print_setting(model: Model, inputs: list[Array], told: list[str], times: str) -> None:
     graph = model.graph
-    weights = model.weights_description
+    weights = model.weights_description if graph.tensors else "none needed"
     rows = [
         ("network", f"{graph.name}: {graph.parameters:,} parameters, {graph.macs:,} multiply-accumulates an image"),
         ("weights", f"{weights}: {options.MEANINGLESS}" if model.random_weights else weights),

@@ -100,6 +100,17 @@ def test_ctrl_c_ends_quietly_with_130(tmp_path: Path) -> None:
     assert (process.returncode, out, err.strip()) == (130, "", "")
 
 
+def test_ctrl_c_while_kernels_compile_ends_quietly_too(tmp_path: Path) -> None:
+    environment = {**os.environ, "NETDSL_CACHE": str(tmp_path)}
+    command = [*COMMAND, "run", "lenet5"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stderr is not None
+    assert process.stderr.readline() == "compiling kernels …\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "")
+
+
 def test_a_reader_that_went_away_ends_quietly() -> None:
     command = [*COMMAND, "summary", "lenet5"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
