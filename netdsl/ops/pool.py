@@ -242,7 +242,9 @@ POOLED = Option(
 BINS = Option("size", SIZE, doc="after adaptive: the size of the output")
 POOL_STRIDE = Option("stride", SIZE, doc="step from one window to the next; the size of the window unless given")
 CEIL = Option("ceil", FLAG, False, "round the number of windows up instead of down")
-COUNT_PAD = Option("count_pad", FLAG, True, "let the padding count as zeros in the mean")
+COUNT_PAD = Option(
+    "count_pad", FLAG, True, "let the padding count as zeros in the mean (TensorFlow's pooling does not)"
+)
 
 
 def _bins_asked(kernel: str, size: Pair | None, options: Mapping[Option, Any]) -> Pair:
