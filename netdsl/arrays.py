@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,10 +42,16 @@ def as_float32(x: Any, name: str) -> Array:
     """An array-like as an aligned C-contiguous float32 array, copied only where it must be."""
     array = _as_array(x, name)
     if array.dtype.kind not in "fiub":
-        hint = "take its real part, or its absolute value, first" if array.dtype.kind == "c" else None
         message = f"input {name} must hold real numbers, found {array.dtype} values"
-        raise InputError(message, code="input-dtype", hint=hint)
-    return np.require(array, np.float32, ["C_CONTIGUOUS", "ALIGNED"])
+        raise InputError(message, code="input-dtype", hint=_dtype_hint(x, array))
+    with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite
+        return np.require(array, np.float32, ["C_CONTIGUOUS", "ALIGNED"])
+
+
+def _dtype_hint(x: Any, array: Array) -> str | None:
+    if isinstance(x, (str, os.PathLike)):
+        return "read the picture first: netdsl.images.load_image(path, net.graph.inputs[0])"
+    return "take its real part, or its absolute value, first" if array.dtype.kind == "c" else None
 
 
 def _as_array(x: Any, name: str) -> Array:

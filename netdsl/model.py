@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from netdsl.graph.show import Summary
 
 DEVICES = ("cpu", "reference")
-_SIZES_KEPT = 8  # chosen: programs kept for a network with free sizes, the one in use included
+_SIZES_KEPT = 4  # chosen: programs kept for a network with free sizes; each has its own packed weights
 _MAX_THREADS = 1024  # chosen: more is a slip of the hand on any machine of today
 
 _FLOAT32 = np.dtype(np.float32)
