@@ -23,7 +23,7 @@ ORDER = (
     "images", "datasets", "arrays", "samples", "answers", "catalogue", "model", "compiler", "cli",
 )  # fmt: skip
 
-# Third-party packages that only one stage may know. PEP 503 names differ from import names: these are import names.
+# Third-party packages that only one stage may know, by the names they are imported by.
 ONLY_IN = {
     "numba": ("backends/cpu/",),
     "llvmlite": ("backends/cpu/",),
@@ -78,6 +78,14 @@ def test_a_third_party_package_stays_in_its_stage(path: str) -> None:
         assert top not in NOWHERE, f"{path} imports {name}"
         if top in ONLY_IN:
             assert path.startswith(ONLY_IN[top]), f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", modules())
+def test_no_module_prints(path: str) -> None:
+    """The command line speaks through click, everything else returns or raises."""
+    tree = ast.parse((PACKAGE / path).read_text(encoding="utf-8"))
+    calls = [node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    assert "print" not in calls
 
 
 def test_backends_do_not_know_each_other() -> None:
