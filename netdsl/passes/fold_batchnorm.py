@@ -58,6 +58,7 @@ def affine_weights(norm: Node) -> tuple[Derived, Derived]:
 
 
 def _folded(linear: Node, norm: Node) -> Node:
+    assert isinstance(linear.op, (Conv, Deconv, Dense))
     scale, shift = affine_weights(norm)
     weight = linear.weights["weight"]
     axis = 1 if isinstance(linear.op, Deconv) else 0

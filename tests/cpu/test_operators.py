@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shapes import CASES, Case, graph_of, op_cases, random_inputs, random_params
 
 from netdsl.backends import cpu, reference
 from netdsl.ops.conv import Conv
 from netdsl.ops.dense import Dense
+from shapes import CASES, Case, graph_of, op_cases, random_inputs, random_params
 
 
 def close(case: Case, batch: int, threads: int = 2, seed: int = 0) -> None:

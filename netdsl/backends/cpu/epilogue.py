@@ -9,7 +9,16 @@ from netdsl.backends.cpu.planner import Planner
 from netdsl.backends.cpu.views import Data, View, floats
 from netdsl.graph.ir import Node
 from netdsl.ops.activation import (
-    Elu, Gelu, HardSigmoid, HardSwish, Leaky, Relu, Relu6, Sigmoid, Silu, Tanh,
+    Elu,
+    Gelu,
+    HardSigmoid,
+    HardSwish,
+    Leaky,
+    Relu,
+    Relu6,
+    Sigmoid,
+    Silu,
+    Tanh,
 )  # fmt: skip
 from netdsl.ops.base import Op
 from netdsl.ops.join import Add
@@ -17,7 +26,10 @@ from netdsl.ops.join import Add
 
 @dataclass(frozen=True, eq=False)
 class Epilogue:
-    """residual to add, then limits (low, high, parameter), then an elementwise function by name (limits are then open)."""
+    """A residual to add, then limits; or, the limits being open, an elementwise function with its parameter.
+
+    limits holds (low, high, parameter).
+    """
 
     residual: View | None
     limits: Data

@@ -6,18 +6,45 @@ from collections.abc import Callable
 
 from netdsl.backends.cpu.lower_linear import lower_conv, lower_deconv, lower_dense
 from netdsl.backends.cpu.lower_moves import (
-    lower_channelshuffle, lower_concat, lower_crop, lower_flatten, lower_input, lower_output, lower_pad,
-    lower_pixelshuffle, lower_upsample,
+    lower_channelshuffle,
+    lower_concat,
+    lower_crop,
+    lower_flatten,
+    lower_input,
+    lower_output,
+    lower_pad,
+    lower_pixelshuffle,
+    lower_upsample,
 )  # fmt: skip
 from netdsl.backends.cpu.lower_points import (
-    lower_activation, lower_affine, lower_groupnorm, lower_join, lower_lrn, lower_prelu, lower_softmax,
+    lower_activation,
+    lower_affine,
+    lower_groupnorm,
+    lower_join,
+    lower_lrn,
+    lower_prelu,
+    lower_softmax,
 )  # fmt: skip
 from netdsl.backends.cpu.lower_pool import (
-    lower_adaptive_avgpool, lower_adaptive_maxpool, lower_avgpool, lower_lppool, lower_maxpool,
+    lower_adaptive_avgpool,
+    lower_adaptive_maxpool,
+    lower_avgpool,
+    lower_lppool,
+    lower_maxpool,
 )  # fmt: skip
 from netdsl.backends.cpu.planner import Planner
 from netdsl.ops.activation import (
-    Elu, Gelu, HardSigmoid, HardSwish, Leaky, PRelu, Relu, Relu6, Sigmoid, Silu, Tanh,
+    Elu,
+    Gelu,
+    HardSigmoid,
+    HardSwish,
+    Leaky,
+    PRelu,
+    Relu,
+    Relu6,
+    Sigmoid,
+    Silu,
+    Tanh,
 )  # fmt: skip
 from netdsl.ops.base import Input, Op
 from netdsl.ops.conv import Conv

@@ -17,6 +17,7 @@ from netdsl.backends.cpu.planner import Planner, deconv_phases, is_depthwise
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.tiles import Share, TileShape, share_for, tile_for
 from netdsl.backends.cpu.views import Address, Data, View, table
+from netdsl.backends.cpu.winograd import pack_winograd, winograd_cut
 from netdsl.graph.ir import Node
 from netdsl.ops.conv import Conv
 from netdsl.ops.deconv import Deconv
@@ -60,6 +61,9 @@ def lower_conv(plan: Planner, index: int) -> None:
     end = epilogue(plan, node)
     if is_depthwise(op, x.channels):
         _emit_depthwise(plan, node, op, x, y, taps, end, work)
+        return
+    if index in plan.winograd:
+        _emit_winograd(plan, node, plan.winograd[index], op, x, y, end, work)
         return
     weight = LazyWeight(node.weights["weight"].shape, lambda: plan.bank.required(node, "weight"))
     _emit_conv(plan, node, weight, op.groups, op.stride, x, y, taps, end, work, "")
@@ -124,7 +128,7 @@ def _emit_conv(
     pointwise = taps == Taps((0,), (0,)) and stride == (1, 1)
     views = [x, y] + ([end.residual] if end.residual else [])
     flat = pointwise and all(v.rows_touch for v in views)
-    tile = tile_for(x.height * x.width if flat else y.width, y.blocks)
+    tile = tile_for(x.height * x.width, y.blocks) if flat else tile_for(y.width, y.blocks, y.height)
     height, width, last = y.height, y.width, y.width
     rows = {"x": stride[0] * x.row, "y": y.row, "r": end.residual.row if end.residual else 0}
     if flat:  # count pixels through, in lines of a few tiles
@@ -139,7 +143,11 @@ def _emit_conv(
     bias = plan.bank.pack((node.path, "bias", tile.cols), lambda: _bias(plan, node, y.channels, tile.cols))
     tile_groups = math.ceil(y.blocks / tile.cols)
     share = share_for(
-        plan.images * height, tile_groups, plan.images * x.image, data.values.nbytes, min(plan.threads, 64)
+        plan.images * math.ceil(height / tile.lines),
+        tile_groups,
+        plan.images * x.image,
+        data.values.nbytes,
+        min(plan.threads, 64),
     )
     _emit_tiles(plan, node, tile, x, y, end, work, stride[1] * x.block, packed, data, bias, share, rows,
                 (plan.images, height, width, last))  # fmt: skip
@@ -152,7 +160,7 @@ def _emit_tiles(
     images, height, width, last = size
     r = end.residual
     plan.emit(
-        Kernel("conv", "conv", (tile.rows, tile.cols, pixel, end.function)), node, work,
+        Kernel("conv", "conv", (tile.lines, tile.rows, tile.cols, pixel, end.function)), node, work,
         x=Address(x), w=data, bias=bias, taps=table(packed.offsets), n_taps=len(packed.offsets), run=packed.run,
         group_offsets=table(packed.group_offsets), y=Address(y), r=Address(r) if r else 0, limits=end.limits,
         images=images, groups=len(packed.group_offsets), blocks=y.blocks, bands=share.bands, chunks=share.chunks,
@@ -223,9 +231,32 @@ def pack_conv(weight: LazyWeight, groups: int, x: View, cols: int, taps: Taps) -
     columns: Sequence[int] = taps.columns[:1] if joined else taps.columns
     offsets = [b * x.plane + h * x.row + w * x.pixel for b in range(depth) for h in taps.rows for w in columns]
     run = lanes * (len(taps.columns) if joined else 1)
-    return PackedConv(
-        weight, groups, offsets, run, [f * x.plane for f in first], thin, lanes, depth, first, outputs
+    return PackedConv(weight, groups, offsets, run, [f * x.plane for f in first], thin, lanes, depth, first, outputs)
+
+
+def _emit_winograd(plan: Planner, node: Node, m: int, op: Conv, x: View, y: View, end: Epilogue, work: int) -> None:
+    down, across = math.ceil(y.height / m), math.ceil(y.width / m)
+    cut = winograd_cut(m, x.blocks, y.blocks, plan.images * down * across, plan.threads)
+    tile, patches = tile_for(cut.patches, y.blocks), cut.patches
+    groups = math.ceil(y.blocks / tile.cols)
+    data = plan.bank.pack(
+        (node.path, "winograd", m, tile.cols),
+        lambda: pack_winograd(plan.bank.required(node, "weight"), m, tile.cols),
     )
+    cells, vector, r = (m + 2) ** 2, 4 * WIDTH, end.residual
+    size = vector * (2 * cells + cells * (x.blocks + tile.cols * cut.together) * patches + 32)
+    scratch = plan.thread_scratch(-(-size // 64) * 64)
+    corner = Address(x, -op.pad[0] * x.row - op.pad[1] * x.pixel)
+    plan.emit(
+        Kernel("winograd", "winograd", (m, tile.rows, tile.cols, end.function)), node, work,
+        x=corner, u=data, bias=plan.bank.pack((node.path, "bias", 1), lambda: _bias(plan, node, y.channels, 1)),
+        y=Address(y), r=Address(r) if r else 0, limits=end.limits, zeros=Data(np.zeros(tile.cols * WIDTH, np.float32)),
+        scratch=Address(scratch), scratch_bytes=-(-size // 64) * 64, images=plan.images, down=down, across=across,
+        depth=x.blocks, groups=groups, blocks=y.blocks, patches=patches, chunks=cut.chunks,
+        together=cut.together, height=y.height, width=y.width,
+        **x.strides("x"), **y.strides("y"), r_image=r.image if r else 0, r_plane=r.plane if r else 0,
+        r_row=r.row if r else 0,
+    )  # fmt: skip
 
 
 def _emit_depthwise(

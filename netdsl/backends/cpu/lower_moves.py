@@ -140,7 +140,8 @@ def lower_upsample(plan: Planner, index: int) -> None:
     low_h, high_h, part_h = sources(x.height, op.scale[0], op.corners)
     low_w, high_w, part_w = sources(x.width, op.scale[1], op.corners)
     plan.emit(
-        Kernel("norm", "bilinear"), node, 4 * work, x=Address(x), y=Address(y), low_h=table(low_h), high_h=table(high_h),
+        Kernel("norm", "bilinear"), node, 4 * work, x=Address(x), y=Address(y), low_h=table(low_h),
+        high_h=table(high_h),
         part_h=floats(*part_h), low_w=table(low_w), high_w=table(high_w), part_w=floats(*part_w),
         images=plan.images, blocks=y.blocks, height=y.height, width=y.width, **x.strides("x"), **y.strides("y"),
     )  # fmt: skip

@@ -11,7 +11,7 @@ from netdsl.backends.cpu.jit import Kernel
 from netdsl.backends.cpu.planner import Planner
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.views import NO_HALO, Address, Argument, Data, View, floats, layout
-from netdsl.graph.ir import Derived, Node, Weight
+from netdsl.graph.ir import Node, Weight
 from netdsl.ops.activation import PRelu
 from netdsl.ops.norm import GroupNorm, InstanceNorm, Lrn
 from netdsl.ops.softmax import LogSoftmax
@@ -39,7 +39,9 @@ def lower_affine(plan: Planner, index: int) -> None:
     node = plan.graph.nodes[index]
     scale, shift = affine_weights(node)
     low, high = limits(node.fused[0] if node.fused else None)
-    _emit_affine(plan, index, _channels(plan, node, "scale", scale), _channels(plan, node, "shift", shift), 0, low, high)
+    _emit_affine(
+        plan, index, _channels(plan, node, "scale", scale), _channels(plan, node, "shift", shift), 0, low, high
+    )
 
 
 def lower_prelu(plan: Planner, index: int) -> None:
@@ -53,9 +55,7 @@ def lower_prelu(plan: Planner, index: int) -> None:
     _emit_affine(plan, index, scale, shift, slope, 0.0, 0.0)
 
 
-def _emit_affine(
-    plan: Planner, index: int, scale: Data, shift: Data, slope: Argument, low: float, high: float
-) -> None:
+def _emit_affine(plan: Planner, index: int, scale: Data, shift: Data, slope: Argument, low: float, high: float) -> None:
     node = plan.graph.nodes[index]
     x = plan.views[node.inputs[0]]
     work = node.type.elements * plan.images
@@ -73,7 +73,9 @@ def _channels(plan: Planner, node: Node, role: str, weight: Weight) -> Data:
     return plan.bank.pack((node.path, role), make)
 
 
-def _padded(values: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def _padded(
+    values: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     out = np.zeros(math.ceil(len(values) / WIDTH) * WIDTH, np.float32)
     out[: len(values)] = values
     return out
@@ -119,8 +121,12 @@ def lower_groupnorm(plan: Planner, index: int) -> None:
     y = plan.output(index, work)
     clear_tail(plan, node, y)
     ones = np.ones(x.channels, np.float32)
-    scale = plan.bank.pack((node.path, "scale"), lambda: _padded(plan.bank.required(node, "weight") if op.affine else ones))
-    shift = plan.bank.pack((node.path, "shift"), lambda: _padded(plan.bank.required(node, "bias") if op.affine else 0 * ones))
+    scale = plan.bank.pack(
+        (node.path, "scale"), lambda: _padded(plan.bank.required(node, "weight") if op.affine else ones)
+    )
+    shift = plan.bank.pack(
+        (node.path, "shift"), lambda: _padded(plan.bank.required(node, "bias") if op.affine else 0 * ones)
+    )
     plan.emit(
         Kernel("norm", "groupnorm"), node, work, x=Address(x), y=Address(y), scale=scale, shift=shift,
         eps=floats(op.eps), images=plan.images, groups=groups, span=x.channels // groups, height=y.height,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from netdsl.backends.cpu.jit import Kernel
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.views import NO_HALO, Address, Argument, Data, Halo, Step, View, aligned, layout
+from netdsl.backends.cpu.winograd import winograd_halo, winograd_size
 from netdsl.graph.ir import Graph, Node
 from netdsl.ops.base import Input
 from netdsl.ops.conv import Conv
@@ -50,13 +51,14 @@ class WeightBank:
 class Planner:
     """Collects the steps of one graph for `images` images and up to `threads` threads."""
 
-    def __init__(self, graph: Graph, bank: WeightBank, images: int, threads: int) -> None:
+    def __init__(self, graph: Graph, bank: WeightBank, images: int, threads: int, exact: bool = False) -> None:
         self.graph, self.bank, self.images, self.threads = graph, bank, images, threads
         self.views: dict[int, View] = {}
         self.flat_maps: dict[int, TensorType] = {}  # vectors that are maps left in blocked order, by node
         self.bytes: list[int] = []  # of each buffer
         self.steps: list[Step] = []
-        self.halos = halos(graph)
+        self.winograd = winograd_sizes(graph, images, exact)
+        self.halos = halos(graph, self.winograd)
         self.thin = thin_inputs(graph)
 
     def input_views(self, node: Node) -> list[View]:
@@ -89,15 +91,34 @@ class Planner:
         self.bytes.append(size)
         return replace(view, buffer=len(self.bytes) - 1)
 
+    def thread_scratch(self, size: int) -> View:
+        """`size` bytes for each thread, a multiple of a cache line."""
+        self.bytes.append(size * self.threads)
+        return View(len(self.bytes) - 1, 0, 1, 1, 1, WIDTH, 0, 0, 0)
+
     def emit(self, kernel: Kernel, node: Node, work: int, **arguments: Argument) -> None:
         self.steps.append(Step(kernel, arguments, max(1, work), node.path))
 
 
-def halos(graph: Graph) -> list[Halo]:
+def winograd_sizes(graph: Graph, images: int, exact: bool) -> dict[int, int]:
+    """For each convolution that Winograd's algorithm runs faster, its patch size m. None when `exact`."""
+    if exact:
+        return {}
+    sizes = {
+        i: winograd_size(node.op, graph.nodes[node.inputs[0]].type, images)
+        for i, node in enumerate(graph.nodes)
+        if isinstance(node.op, Conv)
+    }
+    return {i: m for i, m in sizes.items() if m}
+
+
+def halos(graph: Graph, winograd: Mapping[int, int]) -> list[Halo]:
     """For each node, the zeros that its readers want around its result."""
     found = [NO_HALO] * len(graph.nodes)
-    for node in graph.nodes:
-        if isinstance(node.op, Conv):
+    for i, node in enumerate(graph.nodes):
+        if isinstance(node.op, Conv) and i in winograd:
+            need = winograd_halo(node.op, winograd[i], graph.nodes[node.inputs[0]].type)
+        elif isinstance(node.op, Conv):
             need = node.op.pad
         elif isinstance(node.op, Deconv):
             need = deconv_halo(node.op, graph.nodes[node.inputs[0]].type)
@@ -154,7 +175,8 @@ def thin_inputs(graph: Graph) -> frozenset[int]:
             and not any(o.node == i for o in graph.outputs)
             and bool(readers[i])
             and all(
-                isinstance(r.op, Conv) and r.op.groups == 1 and r.inputs == (i,) for r in (graph.nodes[j] for j in readers[i])
+                isinstance(r.op, Conv) and r.op.groups == 1 and r.inputs == (i,)
+                for r in (graph.nodes[j] for j in readers[i])
             )
         )
 
@@ -162,7 +184,7 @@ def thin_inputs(graph: Graph) -> frozenset[int]:
 
 
 def flat_readers_only(graph: Graph, index: int) -> bool:
-    """Whether a flattened map may stay in blocked order: read by dense layers alone, whose weights are permuted instead."""
+    """Whether a flattened map may stay in blocked order: only dense layers read it, and their weights are permuted."""
     node = graph.nodes[index]
     if not isinstance(node.op, Flatten) or any(o.node == index for o in graph.outputs):
         return False

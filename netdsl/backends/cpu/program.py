@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,9 @@ from netdsl.plan.memory import Buffer, allocate
 
 F32 = NDArray[np.float32]
 
-SLACK_BYTES = 128 * 1024  # a tile at a row's end reads past it: at most 14 pixels x stride x one block, before and after
+SLACK_BYTES = (
+    128 * 1024
+)  # a tile at a row's end reads past it: at most 14 pixels x stride x one block, before and after
 MAX_IMAGES = 16  # chosen: images that go through the layers together; more go in turns
 ARENA_BYTES = 1 << 30  # chosen: fewer images go together when their arena would be larger
 WORK_PER_THREAD = 40_000  # chosen: multiply-accumulates (about half a microsecond) that repay a barrier
@@ -40,9 +43,9 @@ class Plan:
     fences: tuple[bool, ...]  # whether a barrier follows each step
 
 
-def make_plan(graph: Graph, bank: WeightBank, images: int, threads: int) -> Plan:
-    """Plan a rewritten graph for a number of images and threads."""
-    planner = Planner(graph, bank, images, threads)
+def make_plan(graph: Graph, bank: WeightBank, images: int, threads: int, exact: bool = False) -> Plan:
+    """Plan a rewritten graph for a number of images and threads; `exact` keeps Winograd's algorithm out."""
+    planner = Planner(graph, bank, images, threads, exact)
     plan_steps(planner)
     first = [len(planner.steps)] * len(planner.bytes)
     last = [0] * len(planner.bytes)
@@ -51,7 +54,8 @@ def make_plan(graph: Graph, bank: WeightBank, images: int, threads: int) -> Plan
             first[b], last[b] = min(first[b], i), max(last[b], i)
     offsets, size = allocate([Buffer(n, f, e) for n, f, e in zip(planner.bytes, first, last, strict=True)])
     shares = [max(1, min(threads, s.work // WORK_PER_THREAD)) for s in planner.steps]
-    fences = [shares[i] > 1 or shares[min(i + 1, len(shares) - 1)] > 1 for i in range(len(shares))]
+    fences = [a > 1 or b > 1 for a, b in pairwise(shares)]
+    fences.append(max(shares) > 1)  # so that no worker reads the table once the call has returned
     return Plan(images, tuple(planner.steps), tuple(offsets), size, tuple(shares), tuple(fences))
 
 
@@ -105,8 +109,9 @@ class Program:
 
     def __init__(
         self, graph: Graph, weights: Mapping[str, NDArray[Any]], threads: int | None = None,
-        progress: jit.Progress | None = None,
+        progress: jit.Progress | None = None, exact: bool = False,
     ) -> None:  # fmt: skip
+        self.exact = exact
         self.graph = rewrite(graph)
         self.threads = min(threads or available_threads(), available_threads())
         self._bank = WeightBank(weights)
@@ -123,7 +128,7 @@ class Program:
     def _idle(self, images: int) -> tuple[Plan, list[Workspace]]:
         found = self._plans.get(images)
         if found is None:
-            found = self._plans[images] = make_plan(self.graph, self._bank, images, self.threads), []
+            found = self._plans[images] = make_plan(self.graph, self._bank, images, self.threads, self.exact), []
             while len(self._plans) > PLANS_KEPT:
                 self._plans.popitem(last=False)
         return found
@@ -151,12 +156,14 @@ class Program:
 
 
 def lower(
-    graph: Graph, weights: Mapping[str, NDArray[Any]], threads: int | None = None, progress: jit.Progress | None = None
-) -> Program:
+    graph: Graph, weights: Mapping[str, NDArray[Any]], threads: int | None = None, progress: jit.Progress | None = None,
+    *, exact: bool = False,
+) -> Program:  # fmt: skip
     """Rewrite, plan and bind a graph for the CPU.
 
     weights     stored tensors by name, as `graph.tensors` lists them
     threads     at most so many (the processors this process may use, when None)
     progress    told of each kernel that has to be compiled
+    exact       whether every convolution is computed by its definition, never by Winograd's algorithm
     """
-    return Program(graph, weights, threads, progress)
+    return Program(graph, weights, threads, progress, exact)

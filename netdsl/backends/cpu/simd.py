@@ -7,7 +7,9 @@ Sums of products are explicit fused multiply-adds; nothing here relies on the au
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
@@ -100,6 +102,21 @@ def set_f32(typingctx: Any, address: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.intp, types.float32), codegen
+
+
+@intrinsic
+def prefetch(typingctx: Any, address: Any) -> Any:
+    """Ask for the cache line at an address, to be read soon. Any address is allowed."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
+        fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        hints = [ir.Constant(I32, n) for n in (0, 3, 1)]  # read, keep in every level, data
+        builder.call(fetch, [builder.inttoptr(args[0], byte), *hints])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), codegen
 
 
 @intrinsic
@@ -229,11 +246,11 @@ def sum_lanes(typingctx: Any, x: Any) -> Any:
 
 
 class TileType(types.Type):
-    """Numba type of rows x cols vectors held in registers."""
+    """Numba type of so many vectors held in registers."""
 
-    def __init__(self, rows: int, cols: int) -> None:
-        self.count = rows * cols
-        super().__init__(name=f"tile{rows}x{cols}xf32x{WIDTH}")
+    def __init__(self, count: int) -> None:
+        self.count = count
+        super().__init__(name=f"tile{count}xf32x{WIDTH}")
 
 
 @register_model(TileType)
@@ -242,62 +259,75 @@ class TileModel(models.PrimitiveModel):
         super().__init__(manager, fe_type, ir.ArrayType(LLVM_VEC, fe_type.count))
 
 
+@dataclass(frozen=True)
 class Tile:
-    """Operations on a register tile of `rows` pixels x `cols` vectors; `pixel` floats lie between two pixels' inputs.
+    """A register tile of `lines` x `rows` pixels x `cols` vectors.
 
-    start(bias)                        every pixel begins as the `cols` vectors at address `bias`
-    outer(t, x, w)                     t[m, n] += x[m * pixel] * w[n]: one step of a matrix product
-    inner(t, x, w)                     t[m, 0] += x[m * pixel ...] * w, lane by lane (depthwise; cols = 1)
-    add_from(t, at, row, col, m, n)    t[i, j] += the vector at `at + i * row + j * col`, for i < m, j < n
-    clamp(t, low, high)                t limited to low .. high, vectors
-    put(t, at, row, col, m, n)         store the first m rows and n columns
+    The inputs of neighbouring pixels of a line lie `pixel` floats apart, lines any number of bytes.
+    Its operations are intrinsics; each is made anew when asked for, so take them once, outside the kernel:
+
+    start(bias)                   every pixel begins as the `cols` vectors at address `bias`
+    outer(t, x, line, w)          t[l, m, n] += x[l * line + m * pixel] * w[n]: one step of a matrix product
+    inner(t, x, w)                t[0, m, 0] += x[m * pixel ...] * w, lane by lane (depthwise; one line, one column)
+    add_from(t, at, ...)          t[l, m, n] += the vector at `at + l * line + m * row + n * col`
+    clamp(t, low, high)           t limited to low .. high, vectors
+    put(t, at, ...)               store the tile
+
+    The last two take (line, row, col) in bytes and how many lines, rows and columns are real.
     """
 
-    def __init__(self, rows: int, cols: int, pixel: int) -> None:
-        self.rows, self.cols, self.pixel = rows, cols, pixel
-        self.type = TileType(rows, cols)
-        self.start, self.outer, self.inner = self._start(), self._outer(), self._inner()
-        self.add_from, self.clamp, self.put = self._add_from(), self._clamp(), self._put()
+    rows: int
+    cols: int
+    pixel: int
+    lines: int = 1
 
-    def _start(self) -> Any:
-        kind, rows, cols = self.type, self.rows, self.cols
+    @property
+    def type(self) -> TileType:
+        return TileType(self.lines * self.rows * self.cols)
+
+    @property
+    def start(self) -> Any:
+        kind, cols = self.type, self.cols
 
         @intrinsic
         def start(typingctx: Any, bias: Any) -> Any:
             def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-                value = ir.Constant(ir.ArrayType(LLVM_VEC, rows * cols), ir.Undefined)
-                for n in range(cols):
-                    b = _load(builder, _at(builder, args[0], n * VECTOR_BYTES), LLVM_VEC, 4)
-                    for m in range(rows):
-                        value = builder.insert_value(value, b, m * cols + n)
+                value = ir.Constant(ir.ArrayType(LLVM_VEC, kind.count), ir.Undefined)
+                first = [_load(builder, _at(builder, args[0], n * VECTOR_BYTES), LLVM_VEC, 4) for n in range(cols)]
+                for i in range(kind.count):
+                    value = builder.insert_value(value, first[i % cols], i)
                 return value
 
             return kind(types.intp), codegen
 
         return start
 
-    def _outer(self) -> Any:
-        kind, rows, cols, pixel = self.type, self.rows, self.cols, self.pixel
+    @property
+    def outer(self) -> Any:
+        kind, lines, rows, cols, pixel = self.type, self.lines, self.rows, self.cols, self.pixel
 
         @intrinsic
-        def outer(typingctx: Any, t: Any, x: Any, w: Any) -> Any:
+        def outer(typingctx: Any, t: Any, x: Any, line: Any, w: Any) -> Any:
             def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-                value, x, w = args
+                value, x, line, w = args
                 weights = [_load(builder, _at(builder, w, n * VECTOR_BYTES), LLVM_VEC, 4) for n in range(cols)]
-                for m in range(rows):
-                    b = _splat(builder, _load(builder, _at(builder, x, 4 * m * pixel), F32, 4))
-                    for n in range(cols):
-                        i = m * cols + n
-                        value = builder.insert_value(
-                            value, _fma(builder, b, weights[n], builder.extract_value(value, i)), i
-                        )
+                i = 0
+                for _ in range(lines):
+                    for m in range(rows):
+                        b = _splat(builder, _load(builder, _at(builder, x, 4 * m * pixel), F32, 4))
+                        for weight in weights:
+                            sum_ = _fma(builder, b, weight, builder.extract_value(value, i))
+                            value = builder.insert_value(value, sum_, i)
+                            i += 1
+                    x = builder.add(x, line)
                 return value
 
-            return kind(kind, types.intp, types.intp), codegen
+            return kind(kind, types.intp, types.intp, types.intp), codegen
 
         return outer
 
-    def _inner(self) -> Any:
+    @property
+    def inner(self) -> Any:
         kind, rows, pixel = self.type, self.rows, self.pixel
 
         @intrinsic
@@ -313,14 +343,17 @@ class Tile:
 
         return inner
 
-    def _add_from(self) -> Any:
-        kind, rows, cols = self.type, self.rows, self.cols
+    @property
+    def add_from(self) -> Any:
+        kind, shape = self.type, (self.lines, self.rows, self.cols)
 
         @intrinsic
-        def add_from(typingctx: Any, t: Any, at: Any, row: Any, col: Any, m: Any, n: Any) -> Any:
+        def add_from(
+            typingctx: Any, t: Any, at: Any, line: Any, row: Any, col: Any, lines: Any, rows: Any, cols: Any
+        ) -> Any:
             def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
                 value, zeros = args[0], ir.Constant(LLVM_VEC, [0.0] * WIDTH)
-                for i, j, address, inside in _cells(builder, rows, cols, args[1:]):
+                for k, address, inside in _cells(builder, shape, args[1:]):
                     before = builder.block
                     with builder.if_then(inside):
                         loaded = _load(builder, address, LLVM_VEC, 4)
@@ -328,22 +361,22 @@ class Tile:
                     term = builder.phi(LLVM_VEC)
                     term.add_incoming(zeros, before)
                     term.add_incoming(loaded, then)
-                    k = i * cols + j
                     value = builder.insert_value(value, builder.fadd(builder.extract_value(value, k), term), k)
                 return value
 
-            return kind(kind, *[types.intp] * 5), codegen
+            return kind(kind, *[types.intp] * 7), codegen
 
         return add_from
 
-    def _clamp(self) -> Any:
-        kind, count = self.type, self.rows * self.cols
+    @property
+    def clamp(self) -> Any:
+        kind = self.type
 
         @intrinsic
         def clamp(typingctx: Any, t: Any, low: Any, high: Any) -> Any:
             def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
                 value, low, high = args
-                for i in range(count):
+                for i in range(kind.count):
                     v = _min(builder, _max(builder, builder.extract_value(value, i), low), high)
                     value = builder.insert_value(value, v, i)
                 return value
@@ -352,30 +385,33 @@ class Tile:
 
         return clamp
 
-    def _put(self) -> Any:
-        kind, rows, cols = self.type, self.rows, self.cols
+    @property
+    def put(self) -> Any:
+        kind, shape = self.type, (self.lines, self.rows, self.cols)
 
         @intrinsic
-        def put(typingctx: Any, t: Any, at: Any, row: Any, col: Any, m: Any, n: Any) -> Any:
+        def put(
+            typingctx: Any, t: Any, at: Any, line: Any, row: Any, col: Any, lines: Any, rows: Any, cols: Any
+        ) -> Any:
             def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-                for i, j, address, inside in _cells(builder, rows, cols, args[1:]):
+                for k, address, inside in _cells(builder, shape, args[1:]):
                     with builder.if_then(inside):
-                        v = builder.extract_value(args[0], i * cols + j)
+                        v = builder.extract_value(args[0], k)
                         builder.store(v, _pointer(builder, address, LLVM_VEC)).align = 4
                 return context.get_dummy_value()
 
-            return types.void(kind, *[types.intp] * 5), codegen
+            return types.void(kind, *[types.intp] * 7), codegen
 
         return put
 
 
-def _cells(builder: Any, rows: int, cols: int, args: Any) -> Any:
-    """For each cell of a tile: (i, j, its address, whether i < m and j < n)."""
-    at, row, col, m, n = args
-    for i in range(rows):
-        for j in range(cols):
-            inside = builder.icmp_signed("<", ir.Constant(I64, i), m)
-            if cols > 1:
-                inside = builder.and_(inside, builder.icmp_signed("<", ir.Constant(I64, j), n))
-            offset = builder.add(builder.mul(row, ir.Constant(I64, i)), builder.mul(col, ir.Constant(I64, j)))
-            yield i, j, builder.add(at, offset), inside
+def _cells(builder: Any, shape: tuple[int, int, int], args: Any) -> Any:
+    """For each vector of a tile: its number, its address, whether it is real."""
+    at, steps, real = args[0], args[1:4], args[4:7]
+    for k, place in enumerate(itertools.product(*map(range, shape))):
+        address, inside = at, ir.Constant(ir.IntType(1), 1)
+        for i, step, count, most in zip(place, steps, real, shape, strict=True):
+            address = builder.add(address, builder.mul(step, ir.Constant(I64, i)))
+            if most > 1:
+                inside = builder.and_(inside, builder.icmp_signed("<", ir.Constant(I64, i), count))
+        yield k, address, inside

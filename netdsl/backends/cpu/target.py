@@ -1,7 +1,7 @@
 """The processor that kernels are compiled for: its name, features, vector width and register count.
 
-Read through llvmlite alone, so that asking costs no Numba import. `NUMBA_CPU_NAME` and `NUMBA_CPU_FEATURES` are honoured,
-which is how the narrower widths are tested on a wide machine.
+Read through llvmlite alone, so that asking costs no Numba import. `NUMBA_CPU_NAME` and `NUMBA_CPU_FEATURES` are
+honoured, which is how the narrower widths are tested on a wide machine.
 """
 
 from __future__ import annotations

@@ -12,14 +12,15 @@ L2_BYTES = 512 * 1024  # chosen: half of the smallest second-level cache of curr
 
 @dataclass(frozen=True)
 class TileShape:
-    """rows output pixels x cols channel blocks."""
+    """lines x rows output pixels x cols channel blocks."""
 
     rows: int
     cols: int
+    lines: int = 1
 
 
-def tile_for(width: int, blocks: int) -> TileShape:
-    """The tile for rows of `width` output pixels and so many output blocks.
+def tile_for(width: int, blocks: int, height: int = 1) -> TileShape:
+    """The tile for `height` rows of `width` output pixels and so many output blocks. Short rows go several at a time.
 
     Accumulators, a row of weights and one broadcast fill the registers. Among tiles that waste little at the row's end,
     the largest; whole multiples of common sizes first, so that networks share compiled kernels.
@@ -27,6 +28,8 @@ def tile_for(width: int, blocks: int) -> TileShape:
     accumulators = host().registers - 4
     cols = 2 if blocks % 2 == 0 or blocks > 3 else (3 if blocks == 3 and accumulators >= 27 else 1)
     most = min(accumulators // cols, 14)
+    if width <= most // 2 and height > 1:
+        return TileShape(width, cols, max(1, min(height, most // width, 4)))
     if width < 3:
         return TileShape(width, cols)
     best, best_cost = most, math.inf

@@ -58,7 +58,7 @@ def make_affine() -> Callable[..., None]:
 
 
 def make_binary(function: str) -> Callable[..., None]:
-    """y = a + b or a * b, limited to low .. high. Strides of 0 repeat an operand (a gate: one pixel for the whole map)."""
+    """y = a + b or a * b, limited to low .. high. Strides of 0 repeat an operand (a gate has one pixel)."""
     apply = {"add": add, "mul": mul}[function]
 
     def binary(  # type: ignore[no-untyped-def]

@@ -187,7 +187,9 @@ def make_serve() -> Callable[..., None]:
             ticket = read(mailbox + TICKET)
             if ticket != last and ticket % 2 == 0:
                 table, steps, threads = read(mailbox + TABLE), read(mailbox + STEPS), read(mailbox + THREADS)
-                if read(mailbox + TICKET) == ticket:  # else a later call is being written: this thread had no part in it
+                if (
+                    read(mailbox + TICKET) == ticket
+                ):  # else a later call is being written: this thread had no part in it
                     last = ticket
                     if thread < threads:
                         _walk(mailbox, table, steps, thread, threads)

@@ -13,7 +13,20 @@ import numpy as np
 from numba import njit
 
 from netdsl.backends.cpu.simd import (
-    absolute, add, div, fma, maximum, minimum, mul, nearest, power_of_two, splat, split_exponent, sub, where_positive, zero,
+    absolute,
+    add,
+    div,
+    fma,
+    maximum,
+    minimum,
+    mul,
+    nearest,
+    power_of_two,
+    splat,
+    split_exponent,
+    sub,
+    where_positive,
+    zero,
 )  # fmt: skip
 
 c = np.float32
@@ -147,6 +160,6 @@ def hardswish(x, a):  # type: ignore[no-untyped-def]
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "relu": relu, "relu6": relu6, "sigmoid": sigmoid, "tanh": tanh, "leaky": leaky, "elu": elu, "gelu": gelu, "gelu_tanh": gelu_tanh, "silu": silu,
-    "hardsigmoid": hardsigmoid, "hardswish": hardswish,
+    "relu": relu, "relu6": relu6, "leaky": leaky, "elu": elu, "gelu": gelu, "gelu_tanh": gelu_tanh, "silu": silu,
+    "hardsigmoid": hardsigmoid, "hardswish": hardswish, "sigmoid": sigmoid, "tanh": tanh,
 }  # fmt: skip

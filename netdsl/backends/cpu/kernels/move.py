@@ -47,7 +47,7 @@ def make_unpack() -> Callable[..., None]:
 
 
 def make_halo() -> Callable[..., None]:
-    """Zeros around a map: `top` and `bottom` rows, `left` and `right` pixels; `row` bytes a row, `pixel` bytes a pixel."""
+    """Zeros around a map: `top` and `bottom` rows, `left` and `right` pixels. `row` and `pixel` are bytes."""
 
     def halo(tid, nt, x, planes, plane, row, pixel, top, bottom, left, right, height):  # type: ignore[no-untyped-def]
         for unit in range(planes * tid // nt, planes * (tid + 1) // nt):

@@ -8,7 +8,18 @@ import numpy as np
 
 from netdsl.backends.cpu.kernels.functions import exp, log
 from netdsl.backends.cpu.simd import (
-    VECTOR_BYTES, WIDTH, broadcast, f32, fma, i64, load, mul, set_f32, splat, store, sub,
+    VECTOR_BYTES,
+    WIDTH,
+    broadcast,
+    f32,
+    fma,
+    i64,
+    load,
+    mul,
+    set_f32,
+    splat,
+    store,
+    sub,
 )  # fmt: skip
 
 
@@ -57,7 +68,7 @@ def make_groupnorm() -> Callable[..., None]:
 
 
 def make_lrn() -> Callable[..., None]:
-    """x / (k + alpha / size * sum of squares over `size` neighbouring channels)**beta; `facts` = (alpha / size, beta, k)."""
+    """x / (k + alpha / size * sum of squares over `size` channels around)**beta; `facts` = (alpha / size, beta, k)."""
 
     def lrn(  # type: ignore[no-untyped-def]
         tid, nt, x, y, facts, size, images, channels, height, width, x_image, x_plane, x_row, y_image, y_plane, y_row
@@ -116,7 +127,7 @@ def make_softmax(logarithm: bool) -> Callable[..., None]:
 
 
 def make_bilinear() -> Callable[..., None]:
-    """Linear interpolation: rows low_h, high_h with share part_h of the latter; columns likewise (tables per output)."""
+    """Linear interpolation between rows low_h and high_h, share part_h of the latter (tables); columns likewise."""
 
     def bilinear(  # type: ignore[no-untyped-def]
         tid, nt, x, y, low_h, high_h, part_h, low_w, high_w, part_w, images, blocks, height, width,
@@ -130,10 +141,10 @@ def make_bilinear() -> Callable[..., None]:
             upper, lower = xb + i64(low_h, p) * x_row, xb + i64(high_h, p) * x_row
             down = broadcast(part_h + 4 * p)
             for q in range(width):
-                l, r = i64(low_w, q) * VECTOR_BYTES, i64(high_w, q) * VECTOR_BYTES
+                left, right = i64(low_w, q) * VECTOR_BYTES, i64(high_w, q) * VECTOR_BYTES
                 across = broadcast(part_w + 4 * q)
-                a = fma(across, sub(load(upper + r), load(upper + l)), load(upper + l))
-                b = fma(across, sub(load(lower + r), load(lower + l)), load(lower + l))
+                a = fma(across, sub(load(upper + right), load(upper + left)), load(upper + left))
+                b = fma(across, sub(load(lower + right), load(lower + left)), load(lower + left))
                 store(yr + q * VECTOR_BYTES, fma(down, sub(b, a), a))
 
     return bilinear

@@ -8,7 +8,18 @@ import numpy as np
 
 from netdsl.backends.cpu.kernels.functions import exp, log
 from netdsl.backends.cpu.simd import (
-    VECTOR_BYTES, add, broadcast, i64, load, maximum, mul, splat, sqrt, store, where_positive, zero,
+    VECTOR_BYTES,
+    add,
+    broadcast,
+    i64,
+    load,
+    maximum,
+    mul,
+    splat,
+    sqrt,
+    store,
+    where_positive,
+    zero,
 )  # fmt: skip
 
 

@@ -1,0 +1,174 @@
+"""Winograd's minimal filtering F(m x m, 3 x 3): its matrices, and the packing of weights.
+
+A^T [(G g G^T) * (B^T d B)] A gives an m x m patch of outputs of a 3x3 convolution from an (m+2) x (m+2) patch of
+inputs with (m+2)^2 products instead of 9 m^2. Source: Lavin and Gray, arXiv:1509.09308; interpolation points 0, 1, -1
+for m = 2, and 2, -2 for m = 4, and 1/2, -1/2 for m = 6 besides. Error grows with m (Barabasz et al., arXiv:1803.10986).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction as Q
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netdsl.backends.cpu.target import WIDTH
+from netdsl.backends.cpu.tiles import L2_BYTES, tile_for
+from netdsl.ops.conv import Conv
+from netdsl.tensor import TensorType
+
+_HALF, _QUARTER = Q(1, 2), Q(1, 4)
+
+INPUT = {  # B^T
+    2: [[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, -1, 0, 1]],
+    4: [
+        [4, 0, -5, 0, 1, 0],
+        [0, -4, -4, 1, 1, 0],
+        [0, 4, -4, -1, 1, 0],
+        [0, -2, -1, 2, 1, 0],
+        [0, 2, -1, -2, 1, 0],
+        [0, 4, 0, -5, 0, 1],
+    ],
+    6: [
+        [1, 0, Q(-21, 4), 0, Q(21, 4), 0, -1, 0],
+        [0, 1, 1, Q(-17, 4), Q(-17, 4), 1, 1, 0],
+        [0, -1, 1, Q(17, 4), Q(-17, 4), -1, 1, 0],
+        [0, _HALF, _QUARTER, Q(-5, 2), Q(-5, 4), 2, 1, 0],
+        [0, -_HALF, _QUARTER, Q(5, 2), Q(-5, 4), -2, 1, 0],
+        [0, 2, 4, Q(-5, 2), -5, _HALF, 1, 0],
+        [0, -2, 4, Q(5, 2), -5, -_HALF, 1, 0],
+        [0, -1, 0, Q(21, 4), 0, Q(-21, 4), 0, 1],
+    ],
+}
+WEIGHT = {  # G
+    2: [[1, 0, 0], [_HALF, _HALF, _HALF], [_HALF, -_HALF, _HALF], [0, 0, 1]],
+    4: [
+        [_QUARTER, 0, 0],
+        [Q(-1, 6), Q(-1, 6), Q(-1, 6)],
+        [Q(-1, 6), Q(1, 6), Q(-1, 6)],
+        [Q(1, 24), Q(1, 12), Q(1, 6)],
+        [Q(1, 24), Q(-1, 12), Q(1, 6)],
+        [0, 0, 1],
+    ],
+    6: [
+        [1, 0, 0],
+        [Q(-2, 9), Q(-2, 9), Q(-2, 9)],
+        [Q(-2, 9), Q(2, 9), Q(-2, 9)],
+        [Q(1, 90), Q(1, 45), Q(2, 45)],
+        [Q(1, 90), Q(-1, 45), Q(2, 45)],
+        [Q(1, 45), Q(1, 90), Q(1, 180)],
+        [Q(1, 45), Q(-1, 90), Q(1, 180)],
+        [0, 0, 1],
+    ],
+}
+OUTPUT = {  # A^T
+    2: [[1, 1, 1, 0], [0, 1, -1, 1]],
+    4: [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]],
+    6: [
+        [1, 1, 1, 1, 1, 32, 32, 0],
+        [0, 1, -1, 2, -2, 16, -16, 0],
+        [0, 1, 1, 4, 4, 8, 8, 0],
+        [0, 1, -1, 8, -8, 4, -4, 0],
+        [0, 1, 1, 16, 16, 2, 2, 0],
+        [0, 1, -1, 32, -32, 1, -1, 1],
+    ],
+}
+
+
+def pack_winograd(weight: NDArray[np.float32], m: int, cols: int) -> NDArray[np.float32]:
+    """[K, C, 3, 3] transformed in float64 to [tile of outputs][(m+2)^2][C][outputs of the tile], zeros at the edges."""
+    g = np.array(WEIGHT[m], np.float64)
+    k, c = weight.shape[:2]
+    outputs, cells = cols * WIDTH, (m + 2) ** 2
+    tiles, depth = -(-k // outputs), -(-c // WIDTH) * WIDTH
+    packed = np.zeros((tiles, cells, depth, outputs), np.float32)
+    kron = np.kron(g, g)  # one product for both sides: vec(G w G^T) = (G x G) vec(w)
+    for t, place in enumerate(packed):
+        rows = weight[t * outputs : (t + 1) * outputs]
+        u = kron @ rows.astype(np.float64).reshape(len(rows) * c, 9).T
+        place[:, :c, : len(rows)] = u.reshape(cells, len(rows), c).swapaxes(1, 2)
+    return packed
+
+
+# Cost model, in register-wide multiply-adds.
+BYTES_PER_FMA = 5  # measured: bytes that arrive from beyond the second-level cache during one multiply-add
+TRANSFORM_IN = {2: 4.0, 4: 3.6, 6: 3.6}  # measured: per cell, patch and input block, loads and stores included
+TRANSFORM_OUT = {2: 3.0, 4: 3.0, 6: 3.0}  # measured: per cell, patch and output block
+CACHE_BYTES = 2 * L2_BYTES  # V and M of one block of patches should fit in here
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How patches and outputs are shared: blocks of `patches`, outputs in `chunks`, M of `together` tiles at a time."""
+
+    patches: int
+    chunks: int
+    together: int
+    cost: float
+
+
+def winograd_size(op: Conv, x: TensorType, images: int) -> int:
+    """The m of the cheapest way to run a convolution, 0 for the direct kernel. Independent of threads."""
+    if (op.kernel, op.stride, op.dilation, op.groups) != ((3, 3), (1, 1), (1, 1), 1) or x.channels < WIDTH:
+        return 0
+    y = op.infer(x)
+    depth, blocks = math.ceil(x.channels / WIDTH), math.ceil(op.features / WIDTH)
+    costs = {0: _direct_cost(depth, blocks, images * y.height * y.width)}
+    for m in (2, 4, 6):
+        total = images * math.ceil(y.height / m) * math.ceil(y.width / m)
+        costs[m] = winograd_cut(m, depth, blocks, total, 1).cost
+    return min(costs, key=lambda m: costs[m])
+
+
+def _direct_cost(depth: int, blocks: int, pixels: int) -> float:
+    weights = 9 * depth * WIDTH * blocks * WIDTH * 4
+    return pixels * 9 * depth * blocks * WIDTH * 1.03 + _far(weights, 1)
+
+
+def _far(size: int, times: int) -> float:
+    """Cost of reading so many bytes so often: from beyond the second-level cache unless they stay in it."""
+    return size / BYTES_PER_FMA * (times if size > CACHE_BYTES else 1)
+
+
+@cache
+def winograd_cut(m: int, depth: int, blocks: int, total: int, threads: int) -> Cut:
+    """The cheapest cut of `total` patches of `depth` input blocks and so many output blocks over threads."""
+    cells, vector = (m + 2) ** 2, 4 * WIDTH
+    best = None
+    for parts in range(1, total + 1):
+        patches = math.ceil(total / parts)
+        if patches > 196 or (parts > threads and patches < 7 and best):
+            continue
+        tile = tile_for(patches, blocks)
+        groups = math.ceil(blocks / tile.cols)
+        rows = math.ceil(patches / tile.rows) * tile.rows
+        together = max(1, CACHE_BYTES // 2 // (cells * tile.cols * patches * vector))
+        for chunks in {1, min(threads, groups)}:
+            units = math.ceil(parts * chunks / threads)  # of the busiest thread
+            own = math.ceil(groups / chunks)
+            weights = cells * depth * WIDTH * own * tile.cols * WIDTH * 4
+            v = cells * depth * patches * vector
+            products = units * rows * cells * depth * WIDTH * own * tile.cols * (1 + 0.6 / tile.rows)
+            transforms = units * patches * cells * (depth * TRANSFORM_IN[m] + own * tile.cols * TRANSFORM_OUT[m])
+            v_traffic = units * v * (1 + math.ceil(own / together)) / BYTES_PER_FMA if v > CACHE_BYTES else 0.0
+            cost = (
+                max(products, _far(weights, units)) + 0.3 * min(products, _far(weights, units)) + transforms + v_traffic
+            )
+            if best is None or cost < best.cost:
+                best = Cut(patches, chunks, min(together, own), cost)
+        if patches <= 7:
+            break
+    assert best is not None
+    return best
+
+
+def winograd_halo(op: Conv, m: int, x: TensorType) -> tuple[int, int, int, int]:
+    """Zeros that the patches read around the input: (top, left, bottom, right)."""
+    y = op.infer(x)
+    top, left = op.pad[0], op.pad[1]
+    bottom = math.ceil(y.height / m) * m + 2 - x.height - top
+    right = math.ceil(y.width / m) * m + 2 - x.width - left
+    return top, left, max(0, bottom), max(0, right)

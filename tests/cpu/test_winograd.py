@@ -1,0 +1,81 @@
+"""Winograd's algorithm: the matrices are right in exact arithmetic, the kernels within the stated error."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from netdsl.backends import cpu, reference
+from netdsl.backends.cpu import planner
+from netdsl.backends.cpu.winograd import INPUT, OUTPUT, WEIGHT, winograd_cut, winograd_size
+from netdsl.ops.conv import Conv
+from netdsl.tensor import TensorType
+from shapes import graph_of, random_params
+
+ERROR = {2: 1e-6, 4: 1e-5, 6: 2e-5}  # of the largest output; direct kernels stay below 1e-6
+
+
+@pytest.mark.parametrize("m", [2, 4, 6])
+def test_the_matrices_compute_a_correlation_exactly(m: int) -> None:
+    rng = np.random.default_rng(m)
+    d = [Fraction(int(v)) for v in rng.integers(-9, 9, m + 2)]
+    g = [Fraction(int(v)) for v in rng.integers(-9, 9, 3)]
+
+    def times(matrix: list[list[Fraction]], x: list[Fraction]) -> list[Fraction]:
+        return [sum((Fraction(a) * b for a, b in zip(row, x, strict=True)), Fraction(0)) for row in matrix]
+
+    products = [a * b for a, b in zip(times(WEIGHT[m], g), times(INPUT[m], d), strict=True)]
+    assert times(OUTPUT[m], products) == [sum(d[i + j] * g[j] for j in range(3)) for i in range(m)]
+
+
+SHAPES = [  # (C, K, H, W, batch, padding)
+    (16, 16, 4, 4, 1, 1), (16, 33, 7, 9, 2, 1), (64, 64, 28, 28, 1, 1), (48, 17, 13, 13, 3, 0), (17, 48, 3, 3, 2, 1),
+    (40, 24, 1, 1, 2, 1), (32, 40, 2, 19, 1, 1), (256, 64, 14, 14, 1, 1), (96, 35, 7, 7, 8, 1), (18, 16, 9, 5, 1, 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("m", [2, 4, 6])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_size_agrees_with_the_definition(
+    monkeypatch: pytest.MonkeyPatch, m: int, shape: tuple[int, int, int, int, int, int]
+) -> None:
+    c, k, h, w, batch, pad = shape
+    monkeypatch.setattr(planner, "winograd_size", lambda op, x, images: m)
+    op, kind = Conv(k, (3, 3), pad=(pad,) * 4), (TensorType((c, h, w)),)
+    rng = np.random.default_rng(0)
+    graph = graph_of(op, kind)
+    weights = {f"layer.{r}": v for r, v in random_params(op, kind, rng).items()}
+    x = rng.standard_normal((batch, c, h, w)).astype(np.float32)
+    (expected,) = reference.run(graph, weights, [x])
+    largest = np.abs(expected).max()
+    found = {threads: cpu.lower(graph, weights, threads)([x])[0] for threads in (1, 2)}
+    assert np.abs(found[1] - expected).max() <= ERROR[m] * largest
+    assert np.abs(found[2] - found[1]).max() <= 1e-6 * largest
+
+
+def test_exact_keeps_winograd_out() -> None:
+    op, kind = Conv(64, (3, 3), pad=(1,) * 4), (TensorType((64, 28, 28)),)
+    graph = graph_of(op, kind)
+    weights = {f"layer.{r}": v for r, v in random_params(op, kind, np.random.default_rng(0)).items()}
+
+    def kernels(exact: bool) -> set[str]:
+        return {s.kernel.factory for s in cpu.lower(graph, weights, 1, exact=exact).plan(1).steps}
+
+    assert "winograd" in kernels(exact=False) and "winograd" not in kernels(exact=True)
+
+
+@pytest.mark.parametrize(
+    "op", [Conv(64, (3, 3), (2, 2)), Conv(64, (3, 3), groups=2), Conv(64, (5, 5)), Conv(64, (1, 1))]
+)
+def test_only_plain_3x3_convolutions_qualify(op: Conv) -> None:
+    assert winograd_size(op, TensorType((64, 56, 56)), 1) == 0
+    assert winograd_size(Conv(64, (3, 3)), TensorType((64, 56, 56)), 1) != 0
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+@pytest.mark.parametrize("total", [1, 3, 16, 49, 196, 3136])
+def test_a_cut_covers_the_work(threads: int, total: int) -> None:
+    cut = winograd_cut(4, 4, 4, total, threads)
+    assert 1 <= cut.patches <= total and 1 <= cut.chunks <= threads and cut.together >= 1
