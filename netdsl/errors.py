@@ -180,5 +180,7 @@ def nearest(word: str, known: Sequence[str]) -> str | None:
     """The known word most like `word`, for "did you mean"; None when nothing is near."""
     import difflib
 
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if len(word) > 100:
+        return None
+    close = difflib.get_close_matches(word, known[:300], n=1, cutoff=0.6)  # the limits keep hostile texts quick
     return close[0] if close else None

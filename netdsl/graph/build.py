@@ -52,11 +52,11 @@ def check(source: str | Path) -> Graph | None:
 def _build(source: str | Path, params: Mapping[str, Any], shapes: Mapping[str, Any]) -> tuple[Graph | None, Module]:
     faults = Faults()
     at = origin(source)
-    module = Loader(faults).load(at)
     network = Network(faults, {name: _shape(name, shape) for name, shape in shapes.items()})
-    net = _the_net(module, faults)
     graph = None
     try:
+        module = Loader(faults).load(at)
+        net = _the_net(module, faults)
         if net is not None:
             graph = _run(network, module, net, params)
         _run_uncalled(network, module)

@@ -22,8 +22,10 @@ from netdsl.ops.join import Add, Concat, Mul
 from netdsl.tensor import MAX_ELEMENTS, TensorType
 from netdsl.text import tree
 
-MAX_STEPS = 100_000  # chosen: statements run, a hundred times the largest network that ships
+MAX_STEPS = 50_000  # chosen: statements run, fifty times as many as in the largest network that ships
 MAX_NODES = 20_000  # chosen
+MAX_LABEL = 64  # chosen: characters
+MAX_PATH = 255  # chosen: characters of a dotted name
 MAX_DEPTH = 64  # chosen: block calls and braces inside each other
 
 JOINS: dict[str, Op] = {"concat": Concat(), "add": Add(), "mul": Mul()}
@@ -39,10 +41,9 @@ class Elaborator:
     def __init__(self, faults: Faults) -> None:
         self.faults = faults
         self.nodes: list[Node] = []
-        self.paths: set[str] = set()
         self.steps = 0
         self.depth = 0
-        self.running: list[tree.Block] = []  # innermost last
+        self.running: dict[int, str] = {}  # names of the blocks that are running, by id, innermost last
         self.called: set[int] = set()  # ids of the blocks that ran
         self.handlers: dict[type, Callable[[Any, Scope, Tensor, str | None], Tensor]] = {
             tree.Labelled: self.labelled, tree.Call: self.call, tree.Scope: self.scope,
@@ -55,6 +56,8 @@ class Elaborator:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             self.give_up("nesting", f"blocks and braces are nested more than {MAX_DEPTH} deep", body.span, scope)
+        if len(scope.path) > MAX_PATH:
+            self.give_up("too-long", f"dotted names become longer than {MAX_PATH} characters", body.span, scope)
         for line in body.lines:
             x = self.line(line, scope, x)
         self.depth -= 1
@@ -102,7 +105,6 @@ class Elaborator:
         weights = {role: Stored(f"{path}.{role}", p.shape, p.learnable) for role, p in params.items()}
         if len(self.nodes) >= MAX_NODES:
             self.give_up("too-large", f"the network has more than {MAX_NODES:,} layers", span, scope)
-        self.paths.add(path)
         self.nodes.append(Node(path, op, tuple(x.node for x in inputs), made, weights, span=span))
         return Tensor(len(self.nodes) - 1, made)
 
@@ -135,6 +137,8 @@ class Elaborator:
     def fresh(self, label: tree.Label, scope: Scope, x: Tensor) -> str:
         """The text of a new label. Raises Fault when the scope has one of that name."""
         name = scope.text(label, x)
+        if len(name) > MAX_LABEL:
+            raise Fault("too-long", f"a label of {len(name):,} characters; the limit is {MAX_LABEL}", label.span)
         if "." in name:
             raise Fault("label", f"the label `{name}` has a dot", label.span, "a scope makes dotted names: a: { b: … }")
         if name in scope.tensors:
@@ -157,8 +161,8 @@ class Elaborator:
             return scope.tensors[name]
         if call.word not in LAYERS:
             scope.child(label)
-            if scope.module.file.broken:  # what could not be read may have been this block
-                return POISON
+            if scope.module.file.broken or self.faults.has("unknown-layer", call.head):
+                return POISON  # what could not be read may have been this block
             raise _unknown_word(call, list(blocks))
         return self.layer(call, scope, x, scope.child(label))
 
@@ -182,8 +186,8 @@ class Elaborator:
 
     def block(self, found: BlockIn, call: tree.Call, name: str, scope: Scope, x: Tensor) -> Tensor:
         block = found.block
-        if any(step is block for step in self.running):
-            names = " calls ".join([*(b.name for b in self.running), block.name])
+        if id(block) in self.running:
+            names = " calls ".join([*self.running.values(), block.name])
             raise Fault("recursive-block", f"a block cannot call itself: {names}", call.span)
         parameters = [p.name for p in block.parameters]
         bound, faults = bind(block.name, call.arguments, parameters, parameters, call.head)
@@ -196,9 +200,9 @@ class Elaborator:
 
     def run_block(self, block: tree.Block, scope: Scope, x: Tensor) -> Tensor:
         self.called.add(id(block))
-        self.running.append(block)
+        self.running[id(block)] = block.name
         result = self.run(block.body, scope, x)
-        self.running.pop()
+        del self.running[id(block)]
         return result
 
     def argument(

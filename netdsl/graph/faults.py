@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from netdsl.errors import Call, Diagnostic, SourceError, Span
 
 MAX_SHOWN = 50  # chosen: more than anybody reads
+MAX_FOUND = 100  # chosen: after so many, looking for more is a waste of time
+MAX_MESSAGE = 300  # chosen: characters, for texts with endless names
 
 
 class Fault(Exception):
@@ -37,6 +39,10 @@ class Faults:
     def __bool__(self) -> bool:
         return bool(self._found)
 
+    def has(self, code: str, span: Span) -> bool:
+        """Whether a fault of this kind has been noted at this place."""
+        return (code, span.source.name, span.start, span.end) in self._found
+
     def add(self, diagnostic: Diagnostic) -> None:
         span = diagnostic.span
         self._found.setdefault((diagnostic.code, span.source.name, span.start, span.end), diagnostic)
@@ -46,7 +52,13 @@ class Faults:
             self.add(diagnostic)
 
     def note(self, fault: Fault, chain: tuple[Call, ...] = ()) -> None:
-        self.add(Diagnostic(fault.code, fault.message, fault.span, fault.hint, chain))
+        """Adds a fault, found while the calls of `chain` ran. Raises GaveUp when there are too many to go on."""
+        if self.has(fault.code, fault.span):
+            return
+        message = fault.message if len(fault.message) <= MAX_MESSAGE else fault.message[:MAX_MESSAGE] + "…"
+        self.add(Diagnostic(fault.code, message, fault.span, fault.hint, chain))
+        if len(self._found) > MAX_FOUND:
+            raise GaveUp
 
     def check(self, main: str) -> None:
         """Raises SourceError when there are faults: those of the file named `main` first, then by file and place."""
@@ -55,7 +67,8 @@ class Faults:
         )
         if len(found) > MAX_SHOWN:
             rest = len(found) - MAX_SHOWN
-            last = Diagnostic("more", f"and {rest} more error{'s' * (rest > 1)}", found[MAX_SHOWN].span)
+            count = f"{rest} more" if len(found) <= MAX_FOUND else "many more"
+            last = Diagnostic("more", f"and {count} error{'s' * (rest > 1)}", found[MAX_SHOWN].span)
             found = [*found[:MAX_SHOWN], last]
         if found:
             raise SourceError(found)

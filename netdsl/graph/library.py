@@ -14,6 +14,7 @@ from netdsl.graph.values import check_name
 from netdsl.text import tree
 from netdsl.text.parse import MAX_BYTES, parse_tolerant
 
+MAX_PATH = 1000  # chosen: characters of a path in a text
 MAX_FILES = 64  # chosen: of one network
 MAX_TOTAL = 2 * MAX_BYTES  # chosen: characters of one network's files together
 
@@ -131,7 +132,7 @@ def locate(base: Path | None, text: str, span: Span, code: str) -> Path | None:
     pure = PurePosixPath(text)
     if "://" in text:
         raise Fault(code, f"a file beside this one is expected, found the URL {text}", span)
-    if not pure.parts or any(c in text for c in "\\:\0") or text.startswith("~"):
+    if not pure.parts or len(text) > MAX_PATH or any(c in text for c in "\\:\0") or text.startswith("~"):
         raise Fault(code, f'"{printable(text)}" is no relative path', span, "separate folders with /")
     if pure.is_absolute():
         raise Fault(code, f'the path "{text}" is absolute', span, "paths are relative to the file they are written in")

@@ -44,7 +44,9 @@ class Network(Structure):
         super().__init__(faults)
         self.sizes = sizes
         self.inputs: list[InputSpec] = []
+        self.declared = 0  # input nodes
         self.outputs: list[OutputSpec] = []
+        self.named: set[str] = set()  # names of outputs
         self.facts: list[Fact] = []
         self.weights: WeightsSpec | None = None
         self.labels: Path | None = None
@@ -66,10 +68,10 @@ class Network(Structure):
         if name in scope.tensors:
             raise Fault("duplicate-label", f"`{name}` labels something else already", line.head)
         scope.tensors[name] = POISON
-        first = not self.inputs
-        made = self.declare(line, scope)
-        if any(not isinstance(n.op, Input) for n in self.nodes[:-1]):
+        first = not self.nodes
+        if len(self.nodes) > self.declared:
             raise Fault("input-order", "inputs come before the first layer", line.span)
+        made = self.declare(line, scope)
         scope.tensors[name] = made
         return made if first else x
 
@@ -95,7 +97,7 @@ class Network(Structure):
         for fault in faults:
             self.faults.note(fault, scope.chain)
         tensor = Tensor(len(self.nodes), made)
-        self.paths.add(line.name)
+        self.declared += 1
         self.nodes.append(Node(line.name, Input(made), (), made, span=line.span))
         return tensor
 
@@ -137,10 +139,11 @@ class Network(Structure):
     def output(self, line: tree.OutputLine, scope: Scope, x: Tensor, label: str | None) -> Tensor:
         try:
             self.only_in_net("output", line.span, scope)
-            if any(o.name == line.name for o in self.outputs):
+            if line.name in self.named:
                 raise Fault("duplicate-output", f"there is another output named `{line.name}`", line.span)
         except Fault as fault:
             self.faults.note(fault, scope.chain)
+        self.named.add(line.name)
         self.outputs.append(OutputSpec(line.name, x.node))
         return x
 

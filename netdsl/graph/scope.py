@@ -43,6 +43,7 @@ class Scope:
     tensors: dict[str, Tensor] = field(default_factory=dict)  # results of labelled or numbered children
     scopes: dict[str, Scope] = field(default_factory=dict)
     labels: dict[str, Span] = field(default_factory=dict)  # where each label was written first
+    joins: dict[str, int] = field(default_factory=dict)  # how many of each kind had no label
     count: int = 0  # children so far
     incomplete: bool = False  # a child with an unknown label may be missing
 

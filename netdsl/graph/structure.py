@@ -21,6 +21,7 @@ class Structure(Elaborator):
 
     def __init__(self, faults: Faults) -> None:
         super().__init__(faults)
+        self.tried: set[int] = set()  # ids of bodies that were run on trial
         self.handlers |= {
             tree.Residual: self.residual, tree.Branches: self.branches, tree.Skip: self.skip, tree.Join: self.join,
             tree.From: self.from_label, tree.Repeat: self.repeat, tree.When: self.when, tree.Let: self.let,
@@ -33,12 +34,11 @@ class Structure(Elaborator):
 
     def joined(self, kind: str, label: str | None, inputs: tuple[Tensor, ...], scope: Scope, span: Span) -> Tensor:
         """A node that joins tensors; without a label it is called "add", "add.2", and so on (no label can be)."""
-        name, number = label or kind, 1
-        while scope.full(name) in self.paths and label is None:
-            number += 1
-            name = f"{kind}.{number}"
+        if label is None:
+            number = scope.joins[kind] = scope.joins.get(kind, 0) + 1
+            label = kind if number == 1 else f"{kind}.{number}"
         try:
-            return self.node(name, JOINS[kind], inputs, scope, span)
+            return self.node(label, JOINS[kind], inputs, scope, span)
         except Fault as fault:
             if fault.code == "shape":
                 fault.code = "join-shapes"
@@ -183,6 +183,9 @@ class Structure(Elaborator):
     def unsure(self, bodies: list[tree.Body], scope: Scope, index: str | None = None) -> Tensor:
         """Checks bodies that may or may not run. What they define is unknown afterwards."""
         for body in bodies:
+            if id(body) in self.tried:  # each once is enough
+                continue
+            self.tried.add(id(body))
             trial = scope.trial()
             trial.variables |= {index: UNKNOWN} if index else {}
             self.run(body, trial, POISON)

@@ -22,10 +22,12 @@ from netdsl.text.tree import Expression, File, Literal
 
 VERSION = 1
 MAX_BYTES = 256 * 1024  # chosen: a hundred times the longest network that ships
+MAX_WORDS = 60_000  # chosen: words, numbers and signs; two seconds of parsing on a slow machine
 MAX_NESTING = 64  # chosen: deeper texts are not for people, and this keeps recursion far from Python's limit
-MAX_SYNTAX_FAULTS = 1000  # chosen: after so many, reading on is a waste of time
+MAX_RECOVERIES = 500  # chosen: after so many broken lines, reading on is a waste of time
 
 _PIECES = re.compile(r'"[^"\n]*"?|#[^\n]*|[{}()\[\]]')
+_WORDS = re.compile(r"#[^\n]*()|\w+|[^\w\s]")
 _STOPS = re.compile(r'"[^"\n]*"?|#[^\n]*|[\w.]+\{[^\s{}|][^{}|\n]*\}|[\n{}|]')
 _HEAD = re.compile(r"\s*(?:#[^\n]*\s+)*netdsl[ \t]+(\d+)[ \t\r]*(?:#[^\n]*)?(?:\n|$)")
 
@@ -41,13 +43,9 @@ def parse(source: Source) -> File:
 def parse_tolerant(source: Source) -> tuple[File, list[Diagnostic]]:
     """The syntax tree of what could be read of a text, and its syntax errors."""
     faults: list[Diagnostic] = []
-    empty = File((), Span(source, 0, 0))
-    if len(source.text) > MAX_BYTES:
-        message = f"the text has {len(source.text):,} characters; the limit is {MAX_BYTES:,}"
-        return empty, [Diagnostic("too-long", message, Span(source, 0, 0))]
-    text = _balance(source, faults)
-    if text is None:
-        return empty, faults
+    text = _within_limits(source, faults) and _balance(source, faults)
+    if not text:
+        return File((), Span(source, 0, 0)), faults
     return _Parser(source, text, faults).file(), faults
 
 
@@ -56,6 +54,16 @@ def lark() -> Lark:
     """The parser of .net files (0.1 s to make, so made on first use and kept)."""
     grammar = (importlib.resources.files("netdsl.grammars") / "netdsl.lark").read_text("utf-8")
     return Lark(grammar, parser="lalr", lexer="contextual", start=["start", "headless", "expression"])
+
+
+def _within_limits(source: Source, faults: list[Diagnostic]) -> bool:
+    characters = len(source.text)
+    words = sum(m[1] is None for m in _WORDS.finditer(source.text)) if characters <= MAX_BYTES else 0
+    for count, limit, what in ((characters, MAX_BYTES, "characters"), (words, MAX_WORDS, "words and signs")):
+        if count > limit:
+            message = f"the text has {count:,} {what}; the limit is {limit:,}"
+            faults.append(Diagnostic("too-long", message, Span(source, 0, 0)))
+    return not faults
 
 
 def _balance(source: Source, faults: list[Diagnostic]) -> str | None:
@@ -86,7 +94,8 @@ def _balance(source: Source, faults: list[Diagnostic]) -> str | None:
         elif piece == "}":
             surplus.append(start)
     unclosed = (suspects or [start for start, _ in opened])[: len(opened)]
-    faults += [Diagnostic("brace", "this } closes nothing", Span(source, start, start + 1)) for start in surplus]
+    wrong = surplus[:MAX_RECOVERIES]
+    faults += [Diagnostic("brace", "this } closes nothing", Span(source, start, start + 1)) for start in wrong]
     faults += [Diagnostic("brace", "this { is never closed", Span(source, start, start + 1)) for start in unclosed]
     characters = list(source.text)
     for start in surplus:
@@ -111,6 +120,7 @@ class _Parser:
     text: str  # of the source, with matching braces
     faults: list[Diagnostic]
     last_stop: int = -1
+    recoveries: int = 0
 
     def file(self) -> File:
         head = _HEAD.match(self.text)
@@ -124,7 +134,7 @@ class _Parser:
             self.faults.append(Diagnostic("version", message, span))
         try:
             parsed = lark().parse(self.text, start="start" if head else "headless", on_error=self.recover)
-        except UnexpectedInput:  # only after too many faults
+        except UnexpectedInput:  # only after too many recoveries
             return File((), Span(self.source, 0, 0))
         file: File = ToTree(self.source, self.faults, self.template_part).transform(parsed)
         return file
@@ -150,7 +160,8 @@ class _Parser:
             parser.feed_token(Token("_NL", "\n"))  # keeps the broken statement; what follows it is no new fault
         else:
             self.faults.append(explain.syntax_error(lark(), self.source, error, start, end))
-        if len(self.faults) > MAX_SYNTAX_FAULTS:
+        self.recoveries += 1
+        if self.recoveries > MAX_RECOVERIES:
             return False
         stop = self._stop(start)
         states, values = parser.parser_state.state_stack, parser.parser_state.value_stack

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable
 from typing import Any
@@ -193,7 +194,8 @@ class ToTree(Transformer_NonRecursive[Token, Any]):
         return tree.Name(str(parts[0]), self._span(parts[0]))
 
     def group(self, parts: Parts) -> Expression:
-        return parts[1]  # type: ignore[no-any-return]
+        inside: Expression = dataclasses.replace(parts[1], span=self._span(parts[0], parts[-1]))
+        return inside
 
     def items(self, parts: Parts) -> tree.Items:
         return tree.Items((*parts[1:-1],), self._span(parts[0], parts[-1]))
