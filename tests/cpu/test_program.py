@@ -186,3 +186,33 @@ def test_narrower_vectors_give_the_same_answers(width: str) -> None:
     """
     done = in_fresh_process(code, NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES=features)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+CONCATS = {
+    "side by side": "branches concat { conv 16 1x1\n conv 32 3x3 pad=1 | relu\n skip }",
+    "odd channels in the middle": "branches concat { conv 16 1x1\n conv 5 1x1\n conv 11 1x1\n conv 20 1x1 }",
+    "a short last": "branches concat { conv 32 1x1\n conv 7 1x1 }\n maxpool 2x2",
+    "cumulative": "conv 16 1x1\n repeat 3 { branches concat { skip\n batchnorm | relu | conv 16 3x3 pad=1 } }",
+    "joined twice": "a: conv 16 1x1\n concat a\n b: conv 16 1x1\n concat a b",
+    "read by a padded convolution": "a: conv 16 1x1\n conv 16 3x3 pad=1\n concat a\n conv 8 3x3 pad=1\n concat a",
+    "flattened": "branches concat { conv 16 1x1\n conv 7 1x1 }\n flatten | dense 9",
+    "an output": "branches concat { conv 16 1x1\n conv 7 1x1 }\n output joined\n relu\n output last",
+}
+
+
+@pytest.mark.parametrize("name", CONCATS)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_branches_write_into_the_joined_tensor(name: str, batch: int) -> None:
+    graph = build(f"netdsl 1\nnet sample {{\n  input x 8x9x10\n{CONCATS[name]}\n}}\n")
+    weights = random_weights(graph, 2)
+    x = np.random.default_rng(1).standard_normal((batch, 8, 9, 10)).astype(np.float32)
+    program = cpu.lower(graph, weights, 2)
+    for _ in range(2):
+        for found, expected in zip(program([x]), reference.run(graph, weights, [x]), strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_dense_block_copies_nothing() -> None:
+    graph = build(f"netdsl 1\nnet sample {{\n  input x 8x9x10\n{CONCATS['cumulative']}\n}}\n")
+    steps = cpu.lower(graph, random_weights(graph, 2)).plan(1).steps
+    assert "gather" not in {s.kernel.factory for s in steps}

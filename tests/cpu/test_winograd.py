@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from netdsl.backends import cpu, reference
-from netdsl.backends.cpu import planner
+from netdsl.backends.cpu import demands
 from netdsl.backends.cpu.winograd import INPUT, OUTPUT, WEIGHT, winograd_cut, winograd_size
 from netdsl.ops.conv import Conv
 from netdsl.tensor import TensorType
@@ -42,7 +42,7 @@ def test_every_size_agrees_with_the_definition(
     monkeypatch: pytest.MonkeyPatch, m: int, shape: tuple[int, int, int, int, int, int]
 ) -> None:
     c, k, h, w, batch, pad = shape
-    monkeypatch.setattr(planner, "winograd_size", lambda op, x, images: m)
+    monkeypatch.setattr(demands, "winograd_size", lambda op, x, images: m)
     op, kind = Conv(k, (3, 3), pad=(pad,) * 4), (TensorType((c, h, w)),)
     rng = np.random.default_rng(0)
     graph = graph_of(op, kind)

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from netdsl.backends.cpu.demands import deconv_phases, is_depthwise
 from netdsl.backends.cpu.epilogue import Epilogue, epilogue
 from netdsl.backends.cpu.jit import Kernel
-from netdsl.backends.cpu.planner import Planner, deconv_phases, is_depthwise
+from netdsl.backends.cpu.planner import Planner
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.tiles import Share, TileShape, share_for, tile_for
 from netdsl.backends.cpu.views import Address, Data, View, table

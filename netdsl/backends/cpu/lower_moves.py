@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from netdsl.backends.cpu.demands import flat_readers_only
 from netdsl.backends.cpu.jit import Kernel
 from netdsl.backends.cpu.lower_points import clear_tail
-from netdsl.backends.cpu.planner import Planner, flat_readers_only
+from netdsl.backends.cpu.planner import Planner
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.views import NO_HALO, Address, Port, View, floats, table
 from netdsl.graph.ir import Node
@@ -59,11 +60,16 @@ def _unpack(plan: Planner, node: Node, x: View, y: Address | Port, y_image: int)
 def lower_concat(plan: Planner, index: int) -> None:
     node = plan.graph.nodes[index]
     y = plan.output(index, node.type.elements * plan.images)
-    clear_tail(plan, node, y)
-    first = 0
-    for x in plan.input_views(node):
-        _gather(plan, node, x, y, np.arange(x.channels), np.arange(x.height), np.arange(x.width), first=first)
+    moves, first = [], 0
+    for j in node.inputs:
+        x = plan.views[j]
+        if plan.homes.get(j) != (index, first):
+            moves.append((x, first))
         first += x.channels
+    if moves and moves[-1][1] + moves[-1][0].channels == y.channels:  # the last block is filled here, lane by lane
+        clear_tail(plan, node, y)
+    for x, first in moves:
+        _gather(plan, node, x, y, np.arange(x.channels), np.arange(x.height), np.arange(x.width), first=first)
 
 
 def lower_pad(plan: Planner, index: int) -> None:

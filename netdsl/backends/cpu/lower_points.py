@@ -163,7 +163,7 @@ def lower_softmax(plan: Planner, index: int) -> None:
 def clear_tail(plan: Planner, node: Node, y: View) -> None:
     """Zeros in the last block before a kernel that writes single lanes: empty lanes must stay finite."""
     if y.channels % y.block:
-        offset = (y.blocks - 1) * y.plane - y.start
+        offset = (y.blocks - 1) * y.plane - y.halo[0] * y.row - y.halo[1] * y.pixel
         plan.emit(
             Kernel("move", "clear"), node, 1, y=Address(y, offset), images=plan.images, y_image=y.image, bytes=y.plane
         )

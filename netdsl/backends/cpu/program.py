@@ -28,6 +28,7 @@ SLACK_BYTES = (
 MAX_IMAGES = 16  # chosen: images that go through the layers together; more go in turns
 ARENA_BYTES = 1 << 30  # chosen: fewer images go together when their arena would be larger
 WORK_PER_THREAD = 40_000  # chosen: multiply-accumulates (about half a microsecond) that repay a barrier
+WORK_TO_SHARE = 1_500_000  # chosen: a whole call with less (some 30 microseconds) stays on the caller's thread
 PLANS_KEPT = 4  # chosen: batch sizes whose plans are kept
 
 
@@ -53,6 +54,8 @@ def make_plan(graph: Graph, bank: WeightBank, images: int, threads: int, exact: 
         for b in step.buffers():
             first[b], last[b] = min(first[b], i), max(last[b], i)
     offsets, size = allocate([Buffer(n, f, e) for n, f, e in zip(planner.bytes, first, last, strict=True)])
+    if sum(s.work for s in planner.steps) < WORK_TO_SHARE:
+        threads = 1
     shares = [max(1, min(threads, s.work // WORK_PER_THREAD)) for s in planner.steps]
     fences = [a > 1 or b > 1 for a, b in pairwise(shares)]
     fences.append(max(shares) > 1)  # so that no worker reads the table once the call has returned

@@ -94,9 +94,8 @@ def pack_winograd(weight: NDArray[np.float32], m: int, cols: int) -> NDArray[np.
 
 
 # Cost model, in register-wide multiply-adds.
-BYTES_PER_FMA = 5  # measured: bytes that arrive from beyond the second-level cache during one multiply-add
-TRANSFORM_IN = {2: 4.0, 4: 3.6, 6: 3.6}  # measured: per cell, patch and input block, loads and stores included
-TRANSFORM_OUT = {2: 3.0, 4: 3.0, 6: 3.0}  # measured: per cell, patch and output block
+BYTES_PER_FMA = 2.5  # measured: bytes that arrive from beyond the second-level cache during one multiply-add
+TRANSFORM = {2: 12.0, 4: 14.0, 6: 20.0}  # measured: per cell, patch and block of inputs or outputs
 CACHE_BYTES = 2 * L2_BYTES  # V and M of one block of patches should fit in here
 
 
@@ -152,11 +151,9 @@ def winograd_cut(m: int, depth: int, blocks: int, total: int, threads: int) -> C
             weights = cells * depth * WIDTH * own * tile.cols * WIDTH * 4
             v = cells * depth * patches * vector
             products = units * rows * cells * depth * WIDTH * own * tile.cols * (1 + 0.6 / tile.rows)
-            transforms = units * patches * cells * (depth * TRANSFORM_IN[m] + own * tile.cols * TRANSFORM_OUT[m])
+            transforms = units * patches * cells * (depth + own * tile.cols) * TRANSFORM[m]
             v_traffic = units * v * (1 + math.ceil(own / together)) / BYTES_PER_FMA if v > CACHE_BYTES else 0.0
-            cost = (
-                max(products, _far(weights, units)) + 0.3 * min(products, _far(weights, units)) + transforms + v_traffic
-            )
+            cost = products + _far(weights, units) + transforms + v_traffic
             if best is None or cost < best.cost:
                 best = Cut(patches, chunks, min(together, own), cost)
         if patches <= 7:
