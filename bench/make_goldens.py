@@ -24,9 +24,8 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from torch_nets import NETS, Layers  # noqa: E402
-
 from golden_tensors import digest, golden_input  # noqa: E402
+from torch_nets import NETS, Layers  # noqa: E402
 
 GOLDEN = ROOT / "tests" / "golden" / "networks"
 

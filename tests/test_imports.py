@@ -20,7 +20,8 @@ PACKAGE = Path(netdsl.__file__).parent
 # From left to right; `netdsl/__init__.py` only names what stands elsewhere and `__main__.py` starts the command line.
 ORDER = (
     "errors", "tensor", "ops", "text", "graph", "passes", "plan", "backends", "weights",
-    "images", "datasets", "arrays", "samples", "answers", "catalogue", "model", "compiler", "cli",
+    "images", "datasets", "arrays", "samples", "answers", "catalogue", "model", "compiler",
+    "onnx_export", "torch_export", "peers", "benchmark", "plots", "cli",
 )  # fmt: skip
 
 # Third-party packages that only one stage may know, by the names they are imported by.
@@ -33,8 +34,13 @@ ONLY_IN = {
     "PIL": ("images.py", "datasets.py"),
     "safetensors": ("weights/",),
     "platformdirs": ("weights/", "backends/cpu/"),
+    "onnx": ("onnx_export.py",),
+    "torch": ("torch_export.py", "peers.py"),
+    "onnxruntime": ("peers.py",),
+    "openvino": ("peers.py",),
+    "ncnn": ("peers.py",),
 }
-NOWHERE = ("torch", "onnx", "onnxruntime", "tests", "bench", "sklearn", "pytest")
+NOWHERE = ("tests", "bench", "sklearn", "pytest")
 
 
 def modules() -> list[str]:

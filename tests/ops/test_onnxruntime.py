@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from netdsl.backends.reference import run
 from netdsl.graph import library
 from netdsl.graph.build import build
+from netdsl.onnx_export import EXPORT, to_onnx
 from netdsl.ops import conv, deconv, pool
 from netdsl.weights import random_weights
-from onnx_export import EXPORT, to_onnx
 from shapes import (
     CASES,
     MAKERS,

@@ -96,7 +96,8 @@ class _Site:
     """Where one netdsl node is exported: its operator, its input types, its weights."""
 
     def __init__(self, writer: _Writer, node: Node, types: Sequence[TensorType]) -> None:
-        self.writer, self.op, self.types, self.type, self.path = writer, node.op, types, node.type, node.path
+        self.writer, self.types, self.type, self.path = writer, types, node.type, node.path
+        self.op: Any = node.op  # of the class that the exporting function is listed for
         self.weights = node.weights
 
     @property

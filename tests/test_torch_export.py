@@ -1,0 +1,64 @@
+"""PyTorch modules made of graphs, against the definitions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+torch = pytest.importorskip("torch")
+
+from netdsl.backends.reference import run  # noqa: E402
+from netdsl.graph.build import build  # noqa: E402
+from netdsl.torch_export import EXPORT, Network  # noqa: E402
+from netdsl.weights import random_weights  # noqa: E402
+from shapes import (  # noqa: E402
+    CASES,
+    MAKERS,
+    Case,
+    assert_close,
+    graph_of,
+    op_cases,
+    random_inputs,
+    random_params,
+    stored,
+    tolerance,
+)
+
+
+def check(case: Case, batch: int) -> None:
+    rng = np.random.default_rng(7)
+    graph = graph_of(case.op, case.types)
+    weights = stored(random_params(case.op, case.types, rng))
+    inputs = random_inputs(case.op, case.types, batch, rng)
+    (expected,) = run(graph, weights, inputs)
+    with torch.inference_mode():
+        (found,) = Network(graph, weights)(*map(torch.from_numpy, inputs))
+    assert_close(found.numpy(), expected, tolerance(case.op, case.types) + 2e-6)
+
+
+def test_every_operator_can_be_exported() -> None:
+    assert set(EXPORT) == set(MAKERS)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_fixed_cases(case: Case) -> None:
+    check(case, 2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(case=op_cases())
+def test_drawn_cases(case: Case) -> None:
+    check(case, 1)
+
+
+@pytest.mark.parametrize("name", ["lenet5", "kws_dscnn", "squeezenet1_1", "filters/sobel"])
+def test_whole_networks(name: str) -> None:
+    rng = np.random.default_rng(8)
+    graph = build(name)
+    weights = random_weights(graph, seed=3)
+    x = rng.standard_normal((2, *graph.inputs[0].type.shape)).astype(np.float32)
+    with torch.inference_mode():
+        found = Network(graph, weights)(torch.from_numpy(x))
+    for one, other in zip(found, run(graph, weights, [x]), strict=True):
+        assert_close(one.numpy(), other, 1e-5)
