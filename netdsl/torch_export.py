@@ -24,7 +24,7 @@ Apply = Callable[..., Any]  # (input tensors) -> the result
 
 
 class Network(torch.nn.Module):
-    """The graph as a module: called with float32 tensors [N, *shape], one for each input; returns a tuple of outputs."""
+    """The graph as a module: called with a float32 tensor [N, *shape] for each input, returns a tuple."""
 
     def __init__(self, graph: Graph, weights: Mapping[str, Array]) -> None:
         super().__init__()

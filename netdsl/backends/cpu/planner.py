@@ -98,7 +98,7 @@ class Planner:
         """A map of channels x 1 x pixels, shared by all images of the batch."""
         view, size = layout(TensorType((channels, 1, pixels)))
         self.bytes.append(size)
-        return replace(view, buffer=len(self.bytes) - 1)
+        return replace(view, buffer=len(self.bytes) - 1, image=0)
 
     def thread_scratch(self, size: int) -> View:
         """`size` bytes for each thread, a multiple of a cache line."""

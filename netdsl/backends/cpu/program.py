@@ -108,6 +108,7 @@ class Program:
 
     Call it with float32 C-contiguous arrays [N, ...], one for each input; it returns one for each output. It may be
     called from several threads at once. The same input gives the same bits, whatever the number of threads.
+    `images_at_once` go through the layers together; a larger batch goes in turns.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class Program:
         self._plans: OrderedDict[int, tuple[Plan, list[Workspace]]] = OrderedDict()
         plan = self.plan(1)
         jit.load_all([jit.RUN, *([jit.SERVE] if self.threads > 1 else []), *(s.kernel for s in plan.steps)], progress)
-        self._most = max(1, min(MAX_IMAGES, ARENA_BYTES // max(1, plan.arena_bytes)))
+        self.images_at_once = max(1, min(MAX_IMAGES, ARENA_BYTES // max(1, plan.arena_bytes)))
 
     def plan(self, images: int) -> Plan:
         """The plan for a batch size."""
@@ -139,12 +140,12 @@ class Program:
     def __call__(self, inputs: Sequence[F32]) -> list[F32]:
         n = len(inputs[0])
         outputs = [np.empty((n, *shape), np.float32) for shape in self._shapes]
-        if n <= self._most:
+        if n <= self.images_at_once:
             if n:
                 self._run(n, inputs, outputs)
             return outputs
-        for start in range(0, n, self._most):
-            part = slice(start, min(n, start + self._most))
+        for start in range(0, n, self.images_at_once):
+            part = slice(start, min(n, start + self.images_at_once))
             self._run(part.stop - start, [x[part] for x in inputs], [y[part] for y in outputs])
         return outputs
 

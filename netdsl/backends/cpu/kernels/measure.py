@@ -1,0 +1,44 @@
+"""Kernels that measure the machine: as many multiply-adds, and as many bytes read, as it can do.
+
+Both keep `chains` sums in registers, none of which waits for another. The sums start from different values and are
+stored at the end, so that the compiler can neither merge nor drop them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from netdsl.backends.cpu.simd import VECTOR_BYTES, WIDTH, Tile, load
+
+
+def make_multiply_adds(chains: int) -> Callable[..., None]:
+    """`steps` times `chains` multiply-adds of whole vectors on each thread. `out`: `chains` vectors for each thread."""
+    row = Tile(1, chains, 0)
+    start, put, inner = row.start, row.put, Tile(chains, 1, 0).inner
+
+    def multiply_adds(tid, nt, out, steps):  # type: ignore[no-untyped-def]
+        at = out + tid * chains * VECTOR_BYTES
+        sums = start(at)
+        factor = load(at)
+        for _ in range(steps):
+            sums = inner(sums, at, factor)
+        put(sums, at, 0, 0, VECTOR_BYTES, 1, 1, chains)
+
+    return multiply_adds
+
+
+def make_read(chains: int) -> Callable[..., None]:
+    """The threads together read `steps` times `chains` vectors that begin at `x`. `out` as above."""
+    row = Tile(1, chains, 0)
+    start, put, inner = row.start, row.put, Tile(chains, 1, WIDTH).inner
+    stride = chains * VECTOR_BYTES
+
+    def read(tid, nt, x, out, steps):  # type: ignore[no-untyped-def]
+        at = out + tid * stride
+        sums = start(at)
+        factor = load(at)
+        for s in range(steps * tid // nt, steps * (tid + 1) // nt):
+            sums = inner(sums, x + s * stride, factor)
+        put(sums, at, 0, 0, VECTOR_BYTES, 1, 1, chains)
+
+    return read

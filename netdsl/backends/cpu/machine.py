@@ -1,0 +1,68 @@
+"""What this machine can do at most: multiply-adds a second, bytes read a second. Measured, once in a process.
+
+Source: Williams et al., "Roofline: an insightful visual performance model", CACM 52(4), 2009.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from netdsl.backends.cpu import jit
+from netdsl.backends.cpu.target import VECTOR_BYTES, WIDTH, host
+from netdsl.backends.cpu.threads import available_threads, team
+from netdsl.backends.cpu.views import aligned
+
+CHAINS = host().registers - 4  # chosen: above latency x units of any processor so far (16), and fits the registers
+MULTIPLY_ADDS = jit.Kernel("measure", "multiply_adds", (CHAINS,))
+READ = jit.Kernel("measure", "read", (CHAINS,))
+
+READ_BYTES = 256 << 20  # chosen: eight times the largest cache of the machine netdsl was made on
+STEPS = 100_000  # chosen: a run of half a millisecond or more
+RUNS = 20  # chosen: the best of so many runs counts, as a ceiling is meant
+
+
+@dataclass(frozen=True)
+class Roof:
+    """The ceilings of so many threads together: FLOP a second (a multiply-add is two), bytes read a second."""
+
+    threads: int
+    flops: float
+    bandwidth: float
+
+    def at(self, intensity: float) -> float:
+        """The most FLOP a second at so many FLOP for each byte that is read."""
+        return min(self.flops, intensity * self.bandwidth)
+
+
+def roof(threads: int | None = None) -> Roof:
+    """The roof of so many threads (None: as many as the process has processors), measured at the first call."""
+    return _measured(min(threads or available_threads(), available_threads()))
+
+
+@cache
+def _measured(threads: int) -> Roof:
+    out = aligned(threads * CHAINS * WIDTH)
+    out[:] = np.linspace(0.0, 1e-3, out.size, dtype=np.float32)
+    flop = 2 * threads * STEPS * CHAINS * WIDTH
+    flops = flop / _best(MULTIPLY_ADDS, [out.ctypes.data, STEPS], threads)
+    x = aligned(READ_BYTES // 4)
+    x[:] = 0.0
+    steps = READ_BYTES // (CHAINS * VECTOR_BYTES)
+    seconds = _best(READ, [x.ctypes.data, out.ctypes.data, steps], threads)
+    return Roof(threads, flops, steps * CHAINS * VECTOR_BYTES / seconds)
+
+
+def _best(kernel: jit.Kernel, arguments: list[int], threads: int) -> float:
+    """Seconds of the fastest of RUNS runs of a kernel on all threads."""
+    block = np.array(arguments, np.int64)
+    row = np.array([jit.load(kernel)[0], block.ctypes.data, threads, 1], np.int64)
+    best = float("inf")
+    for _ in range(RUNS):
+        started = time.perf_counter()
+        team().run(row.ctypes.data, 1, threads)
+        best = min(best, time.perf_counter() - started)
+    return best
