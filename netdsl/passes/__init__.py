@@ -7,12 +7,14 @@ from netdsl.passes.drop_identities import drop_identities
 from netdsl.passes.filters_to_depthwise import filters_to_depthwise
 from netdsl.passes.fold_batchnorm import fold_batchnorm
 from netdsl.passes.fuse_epilogues import fuse_activations, fuse_additions
+from netdsl.passes.pool_first import pool_first
 from netdsl.passes.rewrite import Pass
 
 PASSES: tuple[Pass, ...] = (
     drop_identities,
     filters_to_depthwise,
     fold_batchnorm,  # before fusing: an epilogue would stand between a layer and its normalisation
+    pool_first,  # before fusing, which would hide the activation
     fuse_additions,  # before activations: in a residual block the addition comes first
     fuse_activations,
 )

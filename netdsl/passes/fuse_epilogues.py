@@ -11,6 +11,7 @@ from netdsl.ops.deconv import Deconv
 from netdsl.ops.dense import Dense
 from netdsl.ops.join import Add, Mul
 from netdsl.ops.norm import BatchNorm, Scale
+from netdsl.ops.pool import MaxPool
 from netdsl.passes.rewrite import rebuilt, sole_readers
 
 LINEAR = (Conv, Deconv, Dense)
@@ -40,8 +41,8 @@ def fuse_additions(graph: Graph) -> Graph:
 def fuse_activations(graph: Graph) -> Graph:
     """An activation into the layer that makes its input.
 
-    Precondition: that layer is linear, or for activations that only limit a range also affine or a join of two, its
-    epilogue holds no activation yet, and its result is read by the activation alone.
+    Precondition: that layer is linear or a maximum pooling, or for activations that only limit a range also affine or a
+    join of two; its epilogue holds no activation yet, and its result is read by the activation alone.
     """
     readers = sole_readers(graph)
     nodes = dict(enumerate(graph.nodes))
@@ -55,7 +56,7 @@ def fuse_activations(graph: Graph) -> Graph:
             continue
         joins_two = isinstance(node.op, (Add, Mul)) and len(node.inputs) == 2
         limited = isinstance(activation, LIMITS) and (isinstance(node.op, (BatchNorm, Scale)) or joins_two)
-        if isinstance(node.op, LINEAR) or limited:
+        if isinstance(node.op, (*LINEAR, MaxPool)) or limited:
             nodes[i] = replace(nodes[i], fused=(*node.fused, activation))
             moved[reader] = i
     return rebuilt(graph, {i: n for i, n in nodes.items() if i not in moved}, moved)

@@ -36,6 +36,9 @@ SAMPLES = {
     "activation before addition": ("residual { conv 4 3x3 pad=1 | relu }\n relu", 3),
     "pre-activation": ("batchnorm | relu | conv 4 1x1", 3),
     "one tensor added to itself": ("a: conv 4 1x1\n add a", 3),
+    "pooled tanh": ("conv 8 3x3 | tanh | maxpool 2x2 | conv 4 1x1", 4),
+    "pooled leaky": ("maxpool 2x2 | leaky 0.1 | maxpool 3x3 stride=1 pad=1 | sigmoid | maxpool global", 5),
+    "pooled silu": ("conv 8 3x3 | silu | maxpool 2x2", 3),
     "chain": ("conv 8 1x1 | tanh | relu", 3),
 }
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from netdsl.backends.cpu.epilogue import elementwise
 from netdsl.backends.cpu.jit import Kernel
 from netdsl.backends.cpu.planner import Planner
-from netdsl.backends.cpu.views import Address, Data, View, table
+from netdsl.backends.cpu.views import Address, Data, View, floats, table
 from netdsl.ops.pool import AdaptiveAvgPool, AdaptiveMaxPool, AvgPool, LpPool, MaxPool, bins
 
 Ranges = list[tuple[int, int]]  # first row (or column) of each window, and the one after its last
@@ -20,8 +21,10 @@ def lower_maxpool(plan: Planner, index: int) -> None:
     x = plan.views[node.inputs[0]]
     work = node.type.elements * plan.images * op.kernel[0] * op.kernel[1]
     y = plan.output(index, work)
+    function, parameter = elementwise(node.fused[0]) if node.fused else (None, 0.0)
     plan.emit(
-        Kernel("pool", "maxpool"), node, work, x=Address(x), y=Address(y), images=plan.images, blocks=y.blocks,
+        Kernel("pool", "maxpool", (function,)), node, work, x=Address(x), y=Address(y), parameter=floats(parameter),
+        images=plan.images, blocks=y.blocks,
         bands=min(y.height, 2 * plan.threads), height=y.height, width=y.width, in_height=x.height, in_width=x.width,
         r=op.kernel[0], s=op.kernel[1], stride_h=op.stride[0], stride_w=op.stride[1], top=op.pad[0], left=op.pad[1],
         dilation_h=op.dilation[0], dilation_w=op.dilation[1], **x.strides("x"), **y.strides("y"),

@@ -6,7 +6,6 @@ Source: Williams et al., "Roofline: an insightful visual performance model", CAC
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -15,6 +14,7 @@ from netdsl.backends.cpu import jit
 from netdsl.backends.cpu.target import VECTOR_BYTES, WIDTH, host
 from netdsl.backends.cpu.threads import available_threads, team
 from netdsl.backends.cpu.views import aligned
+from netdsl.profiles import Roof
 
 CHAINS = host().registers - 4  # chosen: above latency x units of any processor so far (16), and fits the registers
 MULTIPLY_ADDS = jit.Kernel("measure", "multiply_adds", (CHAINS,))
@@ -23,19 +23,6 @@ READ = jit.Kernel("measure", "read", (CHAINS,))
 READ_BYTES = 256 << 20  # chosen: eight times the largest cache of the machine netdsl was made on
 STEPS = 100_000  # chosen: a run of half a millisecond or more
 RUNS = 20  # chosen: the best of so many runs counts, as a ceiling is meant
-
-
-@dataclass(frozen=True)
-class Roof:
-    """The ceilings of so many threads together: FLOP a second (a multiply-add is two), bytes read a second."""
-
-    threads: int
-    flops: float
-    bandwidth: float
-
-    def at(self, intensity: float) -> float:
-        """The most FLOP a second at so many FLOP for each byte that is read."""
-        return min(self.flops, intensity * self.bandwidth)
 
 
 def roof(threads: int | None = None) -> Roof:

@@ -26,6 +26,9 @@ def tile_for(width: int, blocks: int, height: int = 1) -> TileShape:
     the largest; whole multiples of common sizes first, so that networks share compiled kernels.
     """
     accumulators = host().registers - 4
+    if width == height == 1:  # one pixel: many blocks side by side hide the latency of the multiply-adds
+        groups = math.ceil(blocks / 8)
+        return TileShape(1, math.ceil(blocks / groups))
     cols = 2 if blocks % 2 == 0 or blocks > 3 else (3 if blocks == 3 and accumulators >= 27 else 1)
     most = min(accumulators // cols, 14)
     if width <= most // 2 and height > 1:

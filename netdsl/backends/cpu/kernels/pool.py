@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from netdsl.backends.cpu.kernels.functions import exp, log
+from netdsl.backends.cpu.kernels.functions import FUNCTIONS, exp, log
 from netdsl.backends.cpu.simd import (
     VECTOR_BYTES,
     add,
@@ -23,13 +23,15 @@ from netdsl.backends.cpu.simd import (
 )  # fmt: skip
 
 
-def make_maxpool() -> Callable[..., None]:
-    """Maximum over each window; a window wholly in the padding gives -inf."""
+def make_maxpool(function: str | None) -> Callable[..., None]:
+    """Maximum over each window, then an elementwise function; a window wholly in the padding gives that of -inf."""
+    apply = FUNCTIONS[function or "identity"]
 
     def maxpool(  # type: ignore[no-untyped-def]
-        tid, nt, x, y, images, blocks, bands, height, width, in_height, in_width, r, s, stride_h, stride_w,
+        tid, nt, x, y, parameter, images, blocks, bands, height, width, in_height, in_width, r, s, stride_h, stride_w,
         top, left, dilation_h, dilation_w, x_image, x_plane, x_row, y_image, y_plane, y_row,
     ):  # fmt: skip
+        a = broadcast(parameter)
         units = images * blocks * bands
         for unit in range(units * tid // nt, units * (tid + 1) // nt):
             band, image_block = unit % bands, unit // bands
@@ -46,7 +48,7 @@ def make_maxpool() -> Callable[..., None]:
                                 w = w0 + j * dilation_w
                                 if 0 <= w < in_width:
                                     best = maximum(load(xb + h * x_row + w * VECTOR_BYTES), best)
-                    store(yb + p * y_row + q * VECTOR_BYTES, best)
+                    store(yb + p * y_row + q * VECTOR_BYTES, apply(best, a))
 
     return maxpool
 
