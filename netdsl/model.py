@@ -24,6 +24,7 @@ from netdsl.weights import WeightSet
 
 if TYPE_CHECKING:
     from netdsl.graph.show import Summary
+    from netdsl.profiles import Profile
 
 DEVICES = ("cpu", "reference")
 _SIZES_KEPT = 4  # chosen: programs kept for a network with free sizes; each has its own packed weights
@@ -131,6 +132,12 @@ class Model:
         return self._run(self._arranged(arrays, named))
 
     def _run(self, given: list[Any]) -> Any:
+        arrays, program = self._ready(given)
+        outputs = program(arrays)
+        return outputs[0] if self._bare else dict(zip(self._names, outputs, strict=True))
+
+    def _ready(self, given: list[Any]) -> tuple[list[Array], Program]:
+        """The arguments of a call as the arrays it takes, and the program for their shapes."""
         specs = self.graph.inputs
         arrays = [as_float32(x, spec.name) for x, spec in zip(given, specs, strict=True)]
         for array, spec in zip(arrays, specs, strict=True):
@@ -138,8 +145,7 @@ class Model:
         if len({len(a) for a in arrays}) > 1:
             found = ", ".join(f"{s.name} has {len(a)}" for a, s in zip(arrays, specs, strict=True))
             raise InputError(f"the inputs must have the same batch size; {found}", code="batch-mismatch")
-        outputs = self._program_for(tuple(a.shape[1:] for a in arrays))(arrays)
-        return outputs[0] if self._bare else dict(zip(self._names, outputs, strict=True))
+        return arrays, self._program_for(tuple(a.shape[1:] for a in arrays))
 
     def _arranged(self, arrays: tuple[Any, ...], named: dict[str, Any]) -> list[Any]:
         """The arguments of a call in the order of the inputs."""
@@ -212,6 +218,27 @@ class Model:
         from netdsl.graph.show import summary
 
         return summary(self.graph)
+
+    def profile(self, /, *arrays: Any, rounds: int = 20, **named: Any) -> Profile:
+        """How long each step of a call on these inputs takes: kernel, time, FLOP/s, part of the machine's peak.
+
+        The inputs are those of a call, with at least one image. Each step is timed `rounds` times, and its median kept;
+        the machine's peak and bandwidth are measured at the first profile of a process. Printable; iterates over steps.
+        Errors: InputError, and DeviceError where the device has no steps.
+        """
+        if self.device != "cpu":
+            hint = 'compile it with device="cpu"'
+            raise DeviceError(f"the {self.device} device has no kernels to time", code="no-profile", hint=hint)
+        if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
+            raise InputError(f"rounds must be a whole number above 0, found {rounds!r}", code="bad-rounds")
+        inputs, program = self._ready(self._arranged(arrays, named))
+        if not len(inputs[0]):
+            raise InputError("a batch of no images has nothing to time", code="empty-batch")
+        from netdsl.backends import cpu
+        from netdsl.backends.cpu.profile import profile
+
+        assert isinstance(program, cpu.Program)
+        return profile(program, inputs, rounds)
 
     def __repr__(self) -> str:
         inputs, outputs = ", ".join(map(str, self.inputs)), ", ".join(map(str, self.outputs))
