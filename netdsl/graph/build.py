@@ -83,7 +83,8 @@ def _no_net(module: Module, message: str) -> Diagnostic:
 def _run(network: Network, module: Module, net: tree.Net, params: Mapping[str, Any]) -> Graph | None:
     """Runs the net; None when faults were found."""
     scope = Scope(module)
-    defaults, given = _defaults(net, scope, network.faults), _given(net, params)
+    defaults = _defaults(net, scope, network.faults)
+    given = _given(net, params, defaults)
     scope.variables |= given
     x = network.run(net.body, scope, POISON)
     _check_inputs(network, net)
@@ -118,24 +119,27 @@ def _defaults(net: tree.Net, scope: Scope, faults: Faults) -> dict[str, Any]:
     return dict(scope.variables)
 
 
-def _given(net: tree.Net, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters from outside as values of the language. Errors: InputError."""
+def _given(net: tree.Net, params: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters from outside as values of the language. Errors: InputError.
+
+    A string is a word, but where the default is a quoted string.
+    """
     known = [p.name for p in net.parameters]
     for name in params:
         if name not in known:
             near = nearest(str(name), known)
             hint = f"did you mean `{near}`?" if near else f"it has {', '.join(known) or 'none'}"
             raise InputError(f"{net.name} has no parameter `{name}`", code="unknown-parameter", hint=hint)
-    return {name: _value(name, value) for name, value in params.items()}
+    return {n: _value(n, value, str if type(defaults[n]) is str else Word) for n, value in params.items()}
 
 
-def _value(name: str, value: Any) -> Any:
+def _value(name: str, value: Any, text: type[str]) -> Any:
     if isinstance(value, bool | Word):
         return value
     if isinstance(value, str):
-        return Word(value)
+        return text(value)
     if isinstance(value, list | tuple):
-        return tuple(_value(name, v) for v in value)
+        return tuple(_value(name, v, text) for v in value)
     if isinstance(value, float):
         return value
     try:

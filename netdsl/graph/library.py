@@ -67,9 +67,9 @@ def read(path: Path, name: str | None = None) -> Source:
     Errors: OSError; SourceError when it is too long or not UTF-8.
     """
     name = name or str(path)
+    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its other end
+        raise OSError("not a regular file")
     with path.open("rb") as file:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise OSError("not a regular file")
         data = file.read(4 * MAX_BYTES + 1)  # four bytes are the most that a character takes
     try:
         text = data.decode("utf-8")

@@ -62,10 +62,12 @@ class Structure(Elaborator):
             return self.unsure([path.body], scope)
         if not taken:
             return x
-        return self.run(path.body, scope if path.label is None else self.skip_scope(path.label, scope, x), x)
-
-    def skip_scope(self, label: tree.Label, scope: Scope, x: Tensor) -> Scope:
-        return scope.open(scope.child(self.fresh(label, scope, x)))
+        if path.label is None:
+            return self.run(path.body, scope, x)
+        name = self.fresh(path.label, scope, x)
+        scope.tensors[name] = POISON
+        scope.tensors[name] = self.run(path.body, scope.open(scope.child(name)), x)
+        return scope.tensors[name]
 
     def branches(self, branches: tree.Branches, scope: Scope, x: Tensor, label: str | None) -> Tensor:
         scope = self.inner(label, scope)

@@ -142,7 +142,8 @@ def _flag(value: Any, at: tree.Expression, names: Names) -> bool:
 
 def _checked(value: Any, span: Span) -> Any:
     if isinstance(value, int) and abs(value) > MAX_INTEGER:
-        raise Fault("overflow", f"{value} is too large: whole numbers end at 2^63 - 1", span)
+        shown = str(value) if abs(value) < 10**40 else "the result"
+        raise Fault("overflow", f"{shown} is too large: whole numbers end at 2^63 - 1", span)
     if isinstance(value, float) and not math.isfinite(value):
         raise Fault("overflow", "the result is too large for a number", span)
     return value

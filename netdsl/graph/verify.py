@@ -6,7 +6,7 @@ A broken promise is a defect of netdsl, never of a text.
 from __future__ import annotations
 
 from netdsl.graph.ir import Graph, Node, Stored
-from netdsl.ops.base import Input
+from netdsl.ops.base import Input, ShapeFault
 from netdsl.ops.join import Add, Mul
 
 
@@ -28,12 +28,16 @@ def verify(graph: Graph) -> None:
 
 
 def _verify_types(graph: Graph, node: Node) -> None:
-    types = graph.input_types(node)
+    types = tuple(graph.nodes[i].type for i in node.inputs)
     extra = sum(isinstance(op, Add | Mul) for op in node.fused)
     own = types[: len(types) - extra]
-    made, rest = node.op.infer(*own), list(types[len(types) - extra :])
-    for op in node.fused:
-        made = op.infer(made, rest.pop(0)) if isinstance(op, Add | Mul) else op.infer(made)
+    rest = list(types[len(types) - extra :])
+    try:
+        made = node.op.infer(*own)
+        for op in node.fused:
+            made = op.infer(made, rest.pop(0)) if isinstance(op, Add | Mul) else op.infer(made)
+    except ShapeFault as fault:
+        raise AssertionError(f"{node.path}: {fault.message}") from None
     _check(made == node.type, node, f"type {node.type}, but the operation gives {made}")
     for role, weight in node.weights.items():
         params = node.op.params(*own)
