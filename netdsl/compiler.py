@@ -41,8 +41,9 @@ def compile(
     """Compile a network.
 
     source    a path, the bare name of a network that ships, the text itself, or a graph from `netdsl.build`
-    weights   a path (.safetensors, .npz, PyTorch checkpoint), a mapping of arrays by name, "random", "pretrained" (the
-              published weights), or None: what the network's `weights` line names, else random with a NetWarning
+    weights   a path (.safetensors, .npz, PyTorch checkpoint), a mapping of arrays by name (not to be changed while the
+              model is in use), "random", "pretrained" (the published weights), or None: what the network's `weights`
+              line names if it is at hand, else random with a NetWarning
     device    "auto" (the best there is), "cpu", "cuda" or "reference" (the NumPy interpreter); never another than asked
     threads   None: as many as the process has processors
     params    values for the network's parameters

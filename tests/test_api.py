@@ -270,6 +270,17 @@ def test_parameters_hold_for_other_sizes_too() -> None:
     assert net(np.zeros((1, 2, 4, 6))).shape == (1, 7, 4, 6)
 
 
+def test_words_and_quoted_strings_stay_what_they_are_for_other_sizes(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\n")
+    (tmp_path / "b.txt").write_text("two\n")
+    path = tmp_path / "n.net"
+    path.write_text('netdsl 1\nnet n(names="a.txt", how=edge) {\n  input x 1x?x? labels=names\n  pad 1 mode=how\n}\n')
+    net = netdsl.compile(path, device="reference", params={"names": "b.txt", "how": "reflect"})
+    assert str(net.graph.labels).endswith("b.txt")
+    y = net(np.arange(9.0).reshape(1, 1, 3, 3))
+    assert y[0, 0, 0, 0] == 4.0
+
+
 def test_a_size_that_needs_other_weights_is_an_error() -> None:
     net = netdsl.compile(FREE.replace("}\n", "  flatten | dense 2\n}\n"), device="reference")
     with pytest.raises(InputError, match="do not fit an input of 2x8x8"):
