@@ -1,6 +1,7 @@
 """The typed graph: what a network computes, every shape known, nothing of how.
 
-Nodes stand in order of execution and refer to earlier nodes by index. Everything is frozen; a rewrite makes a new Graph.
+Nodes stand in order of execution and refer to earlier nodes by index. Everything is frozen; a rewrite makes another
+Graph.
 """
 
 from __future__ import annotations
