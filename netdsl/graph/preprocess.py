@@ -59,7 +59,7 @@ OPTIONS = {
         Option("std", Kind("a number above 0, or one for each channel", _deviations), _DEFAULT.std, "divided by, last"),
         Option("order", choice("rgb", "bgr"), _DEFAULT.order, "order of the channels"),
         Option("grey", FLAG, None, "one channel, of the brightness; what an input of one channel means"),
-        Option("interpolation", choice("nearest", "bilinear", "bicubic"), _DEFAULT.interpolation, "used by resize"),
+        Option("interpolation", choice("nearest", "bilinear", "bicubic", "lanczos"), _DEFAULT.interpolation, "used by resize"),
         Option("labels", Kind('a file name in quotes, such as "labels.txt"', _quoted), None,
                "a text file with the name of one class a line"),
     )
