@@ -64,13 +64,16 @@ def _as_array(x: Any, name: str) -> Array:
         return np.asarray(x)
     except (TypeError, ValueError, BufferError, RuntimeError, OverflowError) as error:
         reason = str(error).strip().splitlines()
-        hint = None
-        if hasattr(x, "__cuda_array_interface__") or "cuda" in str(error).lower():
-            hint = "copy it to the host first, as with x.cpu() or cupy.asnumpy(x)"
-        elif "grad" in str(error):
-            hint = "hand over x.detach()"
         message = f"input {name} is no array that can be read: {kind}" + (f" ({reason[0]})" if reason else "")
-        raise InputError(message, code="input-array", hint=hint) from None
+        raise InputError(message, code="input-array", hint=_array_hint(x, str(error).lower())) from None
+
+
+def _array_hint(x: Any, reason: str) -> str | None:
+    if hasattr(x, "__cuda_array_interface__") or "cuda" in reason:
+        return "copy it to the host first, as with x.cpu() or cupy.asnumpy(x)"
+    if "grad" in reason:
+        return "hand over x.detach()"
+    return "make it float32 first, as with x.float()" if "dtype" in reason else None
 
 
 def check_shape(found: Shape, spec: InputSpec) -> None:
