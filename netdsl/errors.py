@@ -57,6 +57,13 @@ class Span:
         return self.source.position(self.start)[1]
 
     @property
+    def text_line(self) -> str:
+        """The whole source line that this starts in."""
+        text = self.source.text
+        end = text.find("\n", self.start)
+        return text[text.rfind("\n", 0, self.start) + 1 : end if end >= 0 else len(text)].rstrip("\r")
+
+    @property
     def place(self) -> str:
         line, column = self.source.position(self.start)
         return f"{self.source.name}:{line}:{column}"
@@ -64,7 +71,7 @@ class Span:
     def carets(self, width: int = 100) -> str:
         """The source line with carets under the span, cut to a window around it when the line is long."""
         line, column = self.source.position(self.start)
-        text = self.source.line(line)
+        text = self.text_line
         length = max(1, min(self.end - self.start, len(text) - column + 1))
         first = max(0, column - 1 - width // 2) if len(text) > width else 0
         shown = "".join(c if c.isprintable() else " " for c in text[first : first + width])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 import operator
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,6 +64,8 @@ def _build(source: str | Path, params: Mapping[str, Any], shapes: Mapping[str, A
         _run_uncalled(network, module)
     except GaveUp:
         pass
+    except RecursionError:  # only where the caller stands deep already: the limits keep within a third of Python's
+        raise InputError("the network is nested too deep to be built from here", code="nesting") from None
     faults.check(at.source.name)
     return graph, module
 
@@ -93,12 +97,13 @@ def _run(network: Network, module: Module, net: tree.Net, params: Mapping[str, A
     if network.faults:
         return None
     _check_use(network, net)
-    if network.default_sizes and all(defaults[name] == value for name, value in given.items()):
-        network.check_facts()
-    return Graph(
+    graph = Graph(
         net.name, tuple(network.nodes), tuple(network.inputs), tuple(network.outputs), module.source,
         defaults | given, network.weights, str(network.labels) if network.labels else None,
     )  # fmt: skip
+    if network.default_sizes and not network.faults and all(defaults[name] == v for name, v in given.items()):
+        network.check_facts(graph)
+    return graph
 
 
 def _defaults(net: tree.Net, scope: Scope, faults: Faults) -> dict[str, Any]:
@@ -140,8 +145,10 @@ def _value(name: str, value: Any, text: type[str]) -> Any:
         return text(value)
     if isinstance(value, list | tuple):
         return tuple(_value(name, v, text) for v in value)
-    if isinstance(value, float):
-        return value
+    if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral):
+        if not math.isfinite(value):
+            raise InputError(f"parameter {name} must be finite, found {value}", code="bad-parameter")
+        return float(value)
     try:
         number = operator.index(value)
     except TypeError:
@@ -197,6 +204,7 @@ def _check_use(network: Network, net: tree.Net) -> None:
 
 def _run_uncalled(network: Network, module: Module) -> None:
     """Checks blocks that nothing called, as far as that goes without arguments and shapes."""
+    network.steps = 0
     for found in module.blocks.values():
         if found is None or found.module is not module or id(found.block) in network.called:
             continue

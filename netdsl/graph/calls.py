@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from netdsl.errors import Span, nearest
-from netdsl.graph.faults import Fault, Poisoned
+from netdsl.errors import Span
+from netdsl.graph.faults import Fault, Poisoned, did_you_mean
 from netdsl.graph.values import Names, evaluate, show
-from netdsl.ops import LAYERS
 from netdsl.ops.base import ArgumentFault, Layer, Op, Option, Word
 from netdsl.tensor import TensorType
 from netdsl.text import tree
@@ -51,8 +50,8 @@ def _too_many(
 
 
 def _unknown(what: str, name: str, known: Sequence[str], span: Span) -> Fault:
-    near = nearest(name, known)
-    hint = f"did you mean `{near}`?" if near else f"it takes {', '.join(known)}" if known else "it takes no arguments"
+    otherwise = f"it takes {', '.join(known)}" if known else "it takes no arguments"
+    hint = did_you_mean(name, lambda: known, otherwise)
     return Fault("unknown-option", f"{what} has no option `{name}`", span, hint)
 
 
@@ -98,21 +97,24 @@ def layer_call(layer: Layer, call: tree.Call, names: Names) -> tuple[LayerCall |
             hint = f"for example `{layer.example}`" if layer.example else None
             message = f"{call.word} needs {name}: {option.kind.expected}"
             faults.append(Fault("missing-argument", message, call.head, hint))
-    if faults and (brackets := _brackets(call)):
-        return None, [brackets]
+    if faults and written_with_brackets(call):
+        return None, [brackets(call, layer.example)]
     if faults or poisoned:
         return None, faults
     spans = {name: argument.span for name, argument in bound.items()}
     return LayerCall(layer, values, spans, call.span), []
 
 
-def _brackets(call: tree.Call) -> Fault | None:
-    """The fault of writing `conv(64, 3x3)`."""
+def written_with_brackets(call: tree.Call) -> bool:
+    """Whether a call looks like `conv(64, 3x3)`."""
     first = call.arguments[0].value if call.arguments else None
-    if not isinstance(first, tree.Items) or first.span.start != call.head.end:
-        return None
+    return isinstance(first, tree.Items) and first.span.start == call.head.end
+
+
+def brackets(call: tree.Call, example: str) -> Fault:
+    """The fault of writing `conv(64, 3x3)`."""
     message = f"arguments stand behind {call.word} without brackets and commas"
-    return Fault("brackets", message, call.span, f"for example `{LAYERS[call.word].example}`")
+    return Fault("brackets", message, call.span, f"for example `{example}`")
 
 
 def convert(what: str, option: Option, value: tree.Expression, names: Names) -> Any:
@@ -121,11 +123,7 @@ def convert(what: str, option: Option, value: tree.Expression, names: Names) -> 
     try:
         return option.kind.convert(found)
     except (ValueError, TypeError, OverflowError):
-        hint = None
-        if isinstance(found, Word):
-            known = [*names.known(), *_choices(option)]
-            near = nearest(found, known)
-            hint = f"did you mean `{near}`?" if near else None
+        hint = did_you_mean(found, lambda: [*_choices(option), *names.known()]) if isinstance(found, Word) else None
         message = f"{what}: {option.name} must be {option.kind.expected}, found {show(found)}"
         raise Fault("bad-argument", message, value.span, hint) from None
 

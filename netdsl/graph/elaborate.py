@@ -6,19 +6,18 @@ depend on it is still checked.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from netdsl.errors import Call, Span, nearest
-from netdsl.graph.calls import LayerCall, bind, layer_call
-from netdsl.graph.faults import Fault, Faults, GaveUp, Poisoned
+from netdsl.errors import Call, Span
+from netdsl.graph.calls import LayerCall, bind, brackets, layer_call, written_with_brackets
+from netdsl.graph.faults import Fault, Faults, GaveUp, Hint, Poisoned, did_you_mean
 from netdsl.graph.ir import Node, Stored
 from netdsl.graph.library import BlockIn
 from netdsl.graph.scope import POISON, Scope, Tensor
 from netdsl.graph.values import UNKNOWN, evaluate
 from netdsl.ops import LAYERS
 from netdsl.ops.base import Op, ShapeFault
-from netdsl.ops.join import Add, Concat, Mul
 from netdsl.tensor import MAX_ELEMENTS, TensorType
 from netdsl.text import tree
 
@@ -27,8 +26,6 @@ MAX_NODES = 20_000  # chosen
 MAX_LABEL = 64  # chosen: characters
 MAX_PATH = 255  # chosen: characters of a dotted name
 MAX_DEPTH = 64  # chosen: block calls and braces inside each other
-
-JOINS: dict[str, Op] = {"concat": Concat(), "add": Add(), "mul": Mul()}
 
 
 class Elaborator:
@@ -53,15 +50,18 @@ class Elaborator:
 
     def run(self, body: tree.Body, scope: Scope, x: Tensor) -> Tensor:
         """All lines of a body, one after another."""
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            self.give_up("nesting", f"blocks and braces are nested more than {MAX_DEPTH} deep", body.span, scope)
-        if len(scope.path) > MAX_PATH:
-            self.give_up("too-long", f"dotted names become longer than {MAX_PATH} characters", body.span, scope)
+        self.enter(body.span, scope)
         for line in body.lines:
             x = self.line(line, scope, x)
         self.depth -= 1
         return x
+
+    def enter(self, span: Span, scope: Scope) -> None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            self.give_up("nesting", f"blocks and braces are nested more than {MAX_DEPTH} deep", span, scope)
+        if len(scope.path) > MAX_PATH:
+            self.give_up("too-long", f"dotted names become longer than {MAX_PATH} characters", span, scope)
 
     def line(self, line: tuple[tree.Statement, ...], scope: Scope, x: Tensor) -> Tensor:
         for statement in line:
@@ -69,7 +69,7 @@ class Elaborator:
         return x
 
     def statement(self, statement: tree.Statement, scope: Scope, x: Tensor, label: str | None = None) -> Tensor:
-        self.step(1, statement.span, scope)
+        self.step(statement.span, scope)
         try:
             return self.handlers[type(statement)](statement, scope, x, label)
         except Fault as fault:
@@ -78,8 +78,8 @@ class Elaborator:
             pass
         return POISON
 
-    def step(self, count: int, span: Span, scope: Scope) -> None:
-        self.steps += count
+    def step(self, span: Span, scope: Scope) -> None:
+        self.steps += 1
         if self.steps > MAX_STEPS:
             self.give_up("too-large", f"the network runs more than {MAX_STEPS:,} statements", span, scope)
 
@@ -142,11 +142,8 @@ class Elaborator:
         if "." in name:
             raise Fault("label", f"the label `{name}` has a dot", label.span, "a scope makes dotted names: a: { b: … }")
         if name in scope.tensors:
-            first = scope.labels.get(name)
-            hint = f"the first one is in line {first.line}" if first else None
-            if first == label.span:
-                hint = f"in a repeat, number it: `repeat i in 1..n {{ {name}{{i}}: … }}`"
-            raise Fault("duplicate-label", f"`{name}` labels something else in this scope already", label.span, hint)
+            message = f"`{name}` labels something else in this scope already"
+            raise Fault("duplicate-label", message, label.span, _first_of(name, scope.labels.get(name), label.span))
         scope.labels[name] = label.span
         return name
 
@@ -161,9 +158,9 @@ class Elaborator:
             return scope.tensors[name]
         if call.word not in LAYERS:
             scope.child(label)
-            if scope.module.file.broken or self.faults.has("unknown-layer", call.head):
-                return POISON  # what could not be read may have been this block
-            raise _unknown_word(call, list(blocks))
+            if scope.module.file.broken:  # what could not be read may have been this block
+                return POISON
+            raise _unknown_word(call, blocks)
         return self.layer(call, scope, x, scope.child(label))
 
     def layer(self, call: tree.Call, scope: Scope, x: Tensor, name: str) -> Tensor:
@@ -190,6 +187,8 @@ class Elaborator:
             names = " calls ".join([*self.running.values(), block.name])
             raise Fault("recursive-block", f"a block cannot call itself: {names}", call.span)
         parameters = [p.name for p in block.parameters]
+        if len(parameters) > 1 and written_with_brackets(call):
+            raise brackets(call, f"{block.name} {' '.join(parameters)}")
         bound, faults = bind(block.name, call.arguments, parameters, parameters, call.head)
         for fault in faults:
             self.faults.note(fault, scope.chain)
@@ -214,7 +213,8 @@ class Elaborator:
             if parameter.name in bound:
                 return evaluate(bound[parameter.name].value, scope.names(x))
             if parameter.default is not None:
-                return evaluate(parameter.default, inner.names(x))
+                scope = inner
+                return evaluate(parameter.default, scope.names(x))
             raise Fault("missing-argument", f"{call.word} needs {parameter.name}", call.head)
         except Fault as fault:
             self.faults.note(fault, scope.chain)
@@ -224,17 +224,22 @@ class Elaborator:
 
     def scope(self, statement: tree.Scope, scope: Scope, x: Tensor, label: str | None) -> Tensor:
         name = scope.child(label)
-        scope.tensors[name] = POISON
         scope.tensors[name] = self.run(statement.body, scope.open(name), x)
         return scope.tensors[name]
 
 
-def _unknown_word(call: tree.Call, blocks: list[str]) -> Fault:
-    near = nearest(call.word, [*LAYERS, *blocks, *tree.STATEMENT_WORDS])
-    hint = f"did you mean `{near}`?" if near else None
+def _unknown_word(call: tree.Call, blocks: Iterable[str]) -> Fault:
+    hint = did_you_mean(call.word, lambda: [*LAYERS, *tree.STATEMENT_WORDS, *blocks])
     if call.word == "else":
         hint = "`else` goes on the line of the closing brace before it"
     return Fault("unknown-layer", f"there is no layer or block `{call.word}`", call.head, hint)
+
+
+def _first_of(name: str, first: Span | None, again: Span) -> Hint:
+    """The hint for a label that is used twice: where it was first, which in a repeat is the same place."""
+    if first == again:
+        return f"in a repeat, number it: `repeat i in 1..n {{ {name}{{i}}: … }}`"
+    return None if first is None else lambda: f"the first one is in line {first.line}"
 
 
 _NEVER_LABELLED: dict[type, str] = {

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
-from netdsl.errors import Call, Diagnostic, SourceError, Span
+from netdsl.errors import Call, Diagnostic, SourceError, Span, nearest
 
 MAX_SHOWN = 50  # chosen: more than anybody reads
 MAX_FOUND = 100  # chosen: after so many, looking for more is a waste of time
 MAX_MESSAGE = 300  # chosen: characters, for texts with endless names
 
 
+Hint = str | Callable[[], str | None] | None  # a function is called only for faults that are new
+
+
+def did_you_mean(word: str, known: Callable[[], Sequence[str]], otherwise: str | None = None) -> Hint:
+    """The hint that names the known word nearest to `word`; `otherwise` when none is near."""
+
+    def hint() -> str | None:
+        near = nearest(word, known())
+        return f"did you mean `{near}`?" if near else otherwise
+
+    return hint
+
+
 class Fault(Exception):
     """A fault in one statement or expression; whoever runs statements adds it to the Faults and goes on."""
 
-    def __init__(self, code: str, message: str, span: Span, hint: str | None = None) -> None:
+    def __init__(self, code: str, message: str, span: Span, hint: Hint = None) -> None:
         super().__init__(message)
         self.code, self.message, self.span, self.hint = code, message, span, hint
 
@@ -55,8 +68,8 @@ class Faults:
         """Adds a fault, found while the calls of `chain` ran. Raises GaveUp when there are too many to go on."""
         if self.has(fault.code, fault.span):
             return
-        message = fault.message if len(fault.message) <= MAX_MESSAGE else fault.message[:MAX_MESSAGE] + "…"
-        self.add(Diagnostic(fault.code, message, fault.span, fault.hint, chain))
+        hint = fault.hint() if callable(fault.hint) else fault.hint
+        self.add(Diagnostic(fault.code, _shown(fault.message), fault.span, hint and _shown(hint), chain))
         if len(self._found) > MAX_FOUND:
             raise GaveUp
 
@@ -72,3 +85,9 @@ class Faults:
             found = [*found[:MAX_SHOWN], last]
         if found:
             raise SourceError(found)
+
+
+def _shown(message: str) -> str:
+    """The message with everything unprintable replaced, and cut to a bearable length."""
+    cut = message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + "…"
+    return cut if cut.isprintable() else "".join(c if c.isprintable() else "?" for c in cut)

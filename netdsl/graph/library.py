@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from netdsl.errors import Diagnostic, InputError, Source, SourceError, Span, nearest
-from netdsl.graph.faults import Fault, Faults
+from netdsl.graph.faults import Fault, Faults, did_you_mean
 from netdsl.graph.values import check_name
 from netdsl.text import tree
 from netdsl.text.parse import MAX_BYTES, parse_tolerant
 
 MAX_PATH = 1000  # chosen: characters of a path in a text
 MAX_FILES = 64  # chosen: of one network
-MAX_TOTAL = 2 * MAX_BYTES  # chosen: characters of one network's files together
+MAX_TOTAL = MAX_BYTES  # chosen: characters of one network's files together, before the last one
 
 
 @functools.cache
@@ -242,8 +242,7 @@ class Loader:
                 continue
             self._define(module, name.text, None, name.span)
             if not used.file.broken:
-                near = nearest(name.text, list(used.blocks))
-                hint = f"did you mean `{near}`?" if near else None
+                hint = did_you_mean(name.text, functools.partial(list, used.blocks))
                 message = f'"{use.path.value}" has no block `{name.text}`'
                 self.faults.note(Fault("unknown-block", message, name.span, hint))
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from netdsl.errors import InputError, Span, nearest
+from netdsl.errors import InputError, Span
 from netdsl.graph import preprocess
 from netdsl.graph.calls import bind
-from netdsl.graph.faults import Fault, Faults, Poisoned
-from netdsl.graph.ir import InputSpec, Node, OutputSpec, WeightsSpec
+from netdsl.graph.faults import Fault, Faults, Poisoned, did_you_mean
+from netdsl.graph.ir import Graph, InputSpec, Node, OutputSpec, WeightsSpec
 from netdsl.graph.library import folder, locate, printable
 from netdsl.graph.scope import POISON, Scope, Tensor
 from netdsl.graph.structure import Structure
@@ -90,7 +89,7 @@ class Network(Structure):
             raise Fault("too-large", message, size.span)
         if options is not None:
             labels = options.pop("labels")
-            ready = preprocess.build(options, made, bound, faults)
+            ready = preprocess.build(options, made, written, bound, faults)
             self.labels = self.label_file(labels, bound, scope) if labels is not None else self.labels
             free = (written[1] is None, written[2] is None) if len(written) == 3 else (False, False)
             self.inputs.append(InputSpec(line.name, len(self.nodes), made, ready, free))
@@ -164,25 +163,18 @@ class Network(Structure):
                 pass
         return x
 
-    def check_facts(self) -> None:
+    def check_facts(self, graph: Graph) -> None:
         """Compares every expected fact with the finished network; differences are noted."""
-        found: dict[str, Any] = {o.name: self.nodes[o.node].type.shape for o in self.outputs}
-        found = {name: shape[0] if len(shape) == 1 else shape for name, shape in found.items()}
-        found |= {"params": self.parameters(), "macs": self.macs()}
+        shapes = {o.name: graph.nodes[o.node].type.shape for o in graph.outputs}
+        found: dict[str, Any] = {name: shape[0] if len(shape) == 1 else shape for name, shape in shapes.items()}
+        found |= {"params": graph.parameters, "macs": graph.macs}
         for fact in self.facts:
             if fact.key not in found:
-                near = nearest(fact.key, list(found))
-                hint = f"did you mean `{near}`?" if near else f"there are {', '.join(found)}"
+                hint = did_you_mean(fact.key, lambda: list(found), f"there are {', '.join(found)}")
                 self.faults.note(Fault("expect", f"`{fact.key}` is no fact of this network", fact.span, hint))
             elif fact.value != found[fact.key]:
                 message = f"expected {fact.key}={_fact(fact.value)}, found {_fact(found[fact.key])}"
                 self.faults.note(Fault("expect", message, fact.span))
-
-    def parameters(self) -> int:
-        return sum(math.prod(w.shape) for n in self.nodes for w in n.weights.values() if getattr(w, "learnable", False))
-
-    def macs(self) -> int:
-        return sum(n.op.macs(*(self.nodes[i].type for i in n.inputs)) for n in self.nodes)
 
     def weights_line(self, line: tree.WeightsLine, scope: Scope, x: Tensor, label: str | None) -> Tensor:
         try:

@@ -59,7 +59,8 @@ OPTIONS = {
         Option("std", Kind("a number above 0, or one for each channel", _deviations), _DEFAULT.std, "divided by, last"),
         Option("order", choice("rgb", "bgr"), _DEFAULT.order, "order of the channels"),
         Option("grey", FLAG, None, "one channel, of the brightness; what an input of one channel means"),
-        Option("interpolation", choice("nearest", "bilinear", "bicubic", "lanczos"), _DEFAULT.interpolation, "used by resize"),
+        Option("interpolation", choice("nearest", "bilinear", "bicubic", "lanczos"), _DEFAULT.interpolation,
+               "used by resize"),
         Option("labels", Kind('a file name in quotes, such as "labels.txt"', _quoted), None,
                "a text file with the name of one class a line"),
     )
@@ -82,9 +83,13 @@ def values(bound: Mapping[str, tree.Argument], names: Names, faults: list[Fault]
 
 
 def build(
-    options: Mapping[str, Any], size: TensorType, bound: Mapping[str, tree.Argument], faults: list[Fault]
-) -> Preprocess:
-    """The Preprocess of an input of the given size; faults are added where options do not suit it."""
+    options: Mapping[str, Any], size: TensorType, written: tuple[int | None, ...], bound: Mapping[str, tree.Argument],
+    faults: list[Fault],
+) -> Preprocess:  # fmt: skip
+    """The Preprocess of an input of the given size; faults are added where options do not suit it.
+
+    written  the size as written, None for free sides
+    """
     pictures = {k: v for k, v in options.items() if k != "grey"}
     if bound.keys() - {"labels", "size"} and not size.is_map:
         first = next(a for k, a in bound.items() if k != "labels")
@@ -99,4 +104,8 @@ def build(
     if options["order"] == "bgr" and size.channels != 3:
         message = f"order=bgr needs 3 channels, found {size.channels}"
         faults.append(Fault("input-option", message, bound["order"].span))
+    crop = options["crop"]
+    if crop is not None and size.is_map and None not in written and crop != written[1:]:
+        message = f"crop={crop[0]}x{crop[1]} does not give the input's {written[1]}x{written[2]}"
+        faults.append(Fault("input-option", message, bound["crop"].span))
     return Preprocess(**pictures)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from netdsl.errors import Call, Span, nearest
-from netdsl.graph.faults import Fault
+from netdsl.errors import Call, Span
+from netdsl.graph.faults import Fault, did_you_mean
 from netdsl.graph.library import Module
 from netdsl.graph.values import Names, Unknown, evaluate, show
 from netdsl.tensor import TensorType
@@ -123,8 +123,7 @@ class Scope:
                 return found
         if any(scope.incomplete for scope in self._outward()):
             return POISON
-        near = nearest(text, [name for scope in self._outward() for name in scope._reachable()])
-        hint = f"did you mean `{near}`?" if near else "a label must be written before it is referred to"
+        hint = did_you_mean(text, self._reachable, "a label must be written before it is referred to")
         raise Fault("unknown-label", f"nothing is labelled `{text}` so far", label.span, hint)
 
     def _outward(self) -> Iterator[Scope]:
@@ -140,5 +139,9 @@ class Scope:
         return scope.tensors.get(parts[-1]) if scope else None
 
     def _reachable(self) -> list[str]:
-        inner = [f"{n}.{t}" for n, s in self.scopes.items() for t in s.tensors if not t.isdigit()]
-        return [t for t in self.tensors if not t.isdigit()] + inner[:1000]
+        """Labels that a reference may mean, innermost scope first; of inner scopes, one level."""
+        plain = [t for scope in self._outward() for t in scope.tensors if not t.isdigit()]
+        dotted = [
+            f"{name}.{t}" for scope in self._outward() for name, inner in scope.scopes.items() for t in inner.tensors
+        ]
+        return plain[:200] + [t for t in dotted if not t.rpartition(".")[2].isdigit()][:100]

@@ -13,6 +13,7 @@ from netdsl.ops.base import Op
 from netdsl.ops.join import Add, Concat, Mul
 from netdsl.text import tree
 
+_NO_ARM = (tree.Let, tree.OutputLine, tree.Expect, tree.InputLine, tree.WeightsLine)
 JOINS: dict[str, Op] = {"concat": Concat(), "add": Add(), "mul": Mul()}
 
 
@@ -65,27 +66,28 @@ class Structure(Elaborator):
         if path.label is None:
             return self.run(path.body, scope, x)
         name = self.fresh(path.label, scope, x)
-        scope.tensors[name] = POISON
         scope.tensors[name] = self.run(path.body, scope.open(scope.child(name)), x)
         return scope.tensors[name]
 
     def branches(self, branches: tree.Branches, scope: Scope, x: Tensor, label: str | None) -> Tensor:
         scope = self.inner(label, scope)
+        self.enter(branches.body.span, scope)
         arms = [arm for line in branches.body.lines if (arm := self.arm(line, scope, x)) is not None]
+        self.depth -= 1
         if not arms:
             raise Fault("no-arms", "branches needs at least one arm", branches.span)
         return self.joined(branches.kind, None, tuple(arms), scope, branches.span)
 
     def arm(self, line: tuple[tree.Statement, ...], scope: Scope, x: Tensor) -> Tensor | None:
-        """One line of branches; None when it is no arm: only `let`, or a `when` that does not hold."""
-        if all(isinstance(s, tree.Let) for s in line):
+        """One line of branches; None when it is no arm: only `let` and the like, or a `when` that does not hold."""
+        if all(isinstance(s, _NO_ARM) for s in line):
             self.line(line, scope, x)
             return None
         match line:
             case (tree.Skip(),):
                 return x
             case (tree.Scope() as statement,):
-                self.step(1, statement.span, scope)
+                self.step(statement.span, scope)
                 return self.run(statement.body, scope, x)
             case (tree.When() as statement,):
                 try:
@@ -132,12 +134,9 @@ class Structure(Elaborator):
             if isinstance(error, Fault):
                 self.faults.note(error, scope.chain)
             return self.unsure([repeat.body], scope, repeat.index)
-        if len(numbers) > MAX_STEPS:
-            message = f"{len(numbers):,} repeats are too many: a network runs at most {MAX_STEPS:,} statements"
-            self.give_up("too-large", message, repeat.span, scope)
         before = scope.variables.get(repeat.index or "")
         for number in numbers:
-            self.step(1, repeat.span, scope)
+            self.step(repeat.span, scope)
             if repeat.index is not None:
                 scope.variables[repeat.index] = number
             x = self.run(repeat.body, scope, x)
@@ -147,14 +146,16 @@ class Structure(Elaborator):
         return x
 
     def numbers(self, repeat: tree.Repeat, scope: Scope, x: Tensor) -> range:
-        """What the index runs through. Raises Fault, Poisoned."""
+        """What the index runs through. Raises Fault, Poisoned, GaveUp."""
         names = scope.names(x)
         last = whole(repeat.last, names, "an end of the range" if repeat.first else "the number of repeats")
-        if repeat.first is not None:
-            return range(whole(repeat.first, names, "an end of the range"), last + 1)
-        if last < 0:
+        first = 1 if repeat.first is None else whole(repeat.first, names, "an end of the range")
+        if repeat.first is None and last < 0:
             raise Fault("type", f"the number of repeats must be 0 or more, found {last}", repeat.last.span)
-        return range(last)
+        if last - first >= MAX_STEPS:
+            message = f"{last - first + 1:,} repeats are too many: a network runs at most {MAX_STEPS:,} statements"
+            self.give_up("too-large", message, repeat.span, scope)
+        return range(first, last + 1)
 
     def when(self, when: tree.When, scope: Scope, x: Tensor, label: str | None) -> Tensor:
         scope = self.inner(label, scope)
@@ -207,7 +208,7 @@ class Structure(Elaborator):
         return x
 
     def broken(self, broken: tree.Broken, scope: Scope, x: Tensor, label: str | None) -> Tensor:
-        line = broken.span.source.line(broken.span.line)
+        line = broken.span.text_line
         scope.variables |= dict.fromkeys(re.findall(r"\blet\s+([A-Za-z_]\w*)", line), UNKNOWN)
         for name in re.findall(r"\bblock\s+([A-Za-z_]\w*)", line):  # in a wrong place, but what calls it is right
             scope.module.blocks.setdefault(name, None)

@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from netdsl.errors import Span, nearest
-from netdsl.graph.faults import Fault, Poisoned
+from netdsl.errors import Span
+from netdsl.graph.faults import Fault, Hint, Poisoned, did_you_mean
 from netdsl.ops.base import Word
 from netdsl.tensor import TensorType
 from netdsl.text import tree
@@ -118,10 +118,9 @@ def _current(name: tree.Name, part: str, x: TensorType | None) -> int:
     return x.shape["chw".index(part)]
 
 
-def _did_you_mean(value: Any, names: Names) -> str | None:
+def _did_you_mean(value: Any, names: Names) -> Hint:
     """The hint for a word that was meant to be a variable."""
-    near = nearest(value, names.known()) if isinstance(value, Word) else None
-    return f"did you mean `{near}`?" if near else None
+    return did_you_mean(value, names.known) if isinstance(value, Word) else None
 
 
 def _number(value: Any, at: tree.Expression, names: Names) -> int | float:
@@ -187,7 +186,7 @@ def _kind(value: Any) -> str:
 
 def _equal(left: Any, right: Any, chain: tree.Chain, names: Names) -> bool:
     if _kind(left) != _kind(right):
-        hint = _did_you_mean(left, names) or _did_you_mean(right, names)
+        hint = _did_you_mean(left if isinstance(left, Word) else right, names)
         raise Fault("type", f"{show(left)} and {show(right)} cannot be compared", chain.span, hint)
     return bool(left == right)
 
@@ -231,8 +230,7 @@ _FUNCTIONS: dict[str, tuple[Callable[..., Any], int | None]] = {  # number of ar
 
 def _function(call: tree.Function, names: Names) -> Any:
     if call.name not in _FUNCTIONS:
-        near = nearest(call.name, list(_FUNCTIONS))
-        hint = f"did you mean `{near}`?" if near else f"there are {', '.join(_FUNCTIONS)}"
+        hint = did_you_mean(call.name, lambda: list(_FUNCTIONS), f"there are {', '.join(_FUNCTIONS)}")
         raise Fault("unknown-function", f"there is no function `{call.name}`", call.span, hint)
     function, count = _FUNCTIONS[call.name]
     values = [_number(evaluate(a, names), a, names) for a in call.arguments]

@@ -6,12 +6,13 @@ error that leaves the parser in the same state, at the same kind of word, gets t
 
 from __future__ import annotations
 
+import difflib
 import functools
 import re
 
 from lark import Lark, UnexpectedInput, UnexpectedToken
 
-from netdsl.errors import Diagnostic, Source, Span, nearest
+from netdsl.errors import Diagnostic, Source, Span
 from netdsl.text.samples import SAMPLES
 from netdsl.text.tree import STATEMENT_WORDS
 
@@ -26,20 +27,8 @@ def syntax_error(parser: Lark, source: Source, error: UnexpectedInput, start: in
         message, hint = _character(source.text[start:])
         return Diagnostic("character", message, span, hint)
     found = _found(_key(error)[1], source.text[start:end])
-    message, hint = _lookup(parser, error)
-    line = source.line(span.line)
-    return Diagnostic("syntax", message.format(found=found), span, _near_hint(line) or hint)
-
-
-_GENERAL = ("{found} cannot stand here", None)
-
-
-def _lookup(parser: Lark, error: UnexpectedInput) -> tuple[str, str | None]:
-    messages = table(parser)
-    state, kind = _key(error)
-    if (state, kind) in messages:
-        return messages[state, kind]
-    return _GENERAL
+    message, hint = table(parser).get(_key(error), ("{found} cannot stand here", None))
+    return Diagnostic("syntax", message.format(found=found), span, _near_hint(span.text_line) or hint)
 
 
 @functools.cache
@@ -75,7 +64,7 @@ def _found(kind: str, text: str) -> str:
         return "the end of the text"
     if kind == "_NL":
         return "the end of the line"
-    text = text.split("\n")[0].strip()
+    text = "".join(c if c.isprintable() else "?" for c in text.split("\n")[0].strip())
     return f"`{text if len(text) <= 40 else text[:40] + '…'}`"
 
 
@@ -103,6 +92,6 @@ def _near_hint(line: str) -> str | None:
     if word == "else":
         return "`else` goes on the line of the closing brace before it"
     if "{" in line and word not in (*STATEMENT_WORDS, "block", "net"):
-        near = nearest(word, STATEMENT_WORDS)
-        return f"did you mean `{near}`?" if near else None
+        close = difflib.get_close_matches(word[:40], STATEMENT_WORDS, n=1, cutoff=0.75)  # chosen: not conv for concat
+        return f"did you mean `{close[0]}`?" if close else None
     return None

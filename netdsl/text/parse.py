@@ -22,14 +22,14 @@ from netdsl.text.tree import Expression, File, Literal
 
 VERSION = 1
 MAX_BYTES = 256 * 1024  # chosen: a hundred times the longest network that ships
-MAX_WORDS = 60_000  # chosen: words, numbers and signs; two seconds of parsing on a slow machine
+MAX_WORDS = 60_000  # chosen: words, numbers and signs; a second of parsing
 MAX_NESTING = 64  # chosen: deeper texts are not for people, and this keeps recursion far from Python's limit
 MAX_RECOVERIES = 500  # chosen: after so many broken lines, reading on is a waste of time
 
 _PIECES = re.compile(r'"[^"\n]*"?|#[^\n]*|[{}()\[\]]')
 _WORDS = re.compile(r"#[^\n]*()|\w+|[^\w\s]")
-_STOPS = re.compile(r'"[^"\n]*"?|#[^\n]*|[\w.]+\{[^\s{}|][^{}|\n]*\}|[\n{}|]')
-_HEAD = re.compile(r"\s*(?:#[^\n]*\s+)*netdsl[ \t]+(\d+)[ \t\r]*(?:#[^\n]*)?(?:\n|$)")
+_STOPS = re.compile(r'"[^"\n]*"?|#[^\n]*|(?<![\w.])[\w.]++\{[^\s{}|][^{}|\n]*\}|[\n{}|]')
+_HEAD = re.compile(r"(?:\s|#[^\n]*\n)*netdsl[ \t]+(\d+)[ \t]*(?:#[^\n]*)?(?:\n|$)")
 
 
 def parse(source: Source) -> File:

@@ -47,11 +47,11 @@ def test_wrong_sizes(size: str) -> None:
 
 
 def test_preprocessing() -> None:
-    line = "x 3x8x8 resize=256 crop=224 range=(-1, 1) mean=(0.5, 1/2, .5) std=2 order=bgr interpolation=bicubic"
+    line = "x 3x224x224 resize=256 crop=224 range=(-1, 1) mean=(0.5, 1/2, .5) std=2 order=bgr interpolation=bicubic"
     assert inputs(line).inputs[0].preprocess == Preprocess(
         256, (224, 224), (-1.0, 1.0), (0.5, 0.5, 0.5), (2.0,), "bgr", "bicubic"
     )
-    assert inputs("x 3x8x8 resize=20x30 crop=8x9").inputs[0].preprocess == Preprocess((20, 30), (8, 9))
+    assert inputs("x 3x8x9 resize=20x30 crop=8x9").inputs[0].preprocess == Preprocess((20, 30), (8, 9))
     assert inputs("x 1x8x8 grey=yes").inputs[0].preprocess == inputs("x 1x8x8").inputs[0].preprocess == Preprocess()
 
 
@@ -64,13 +64,17 @@ def test_preprocessing() -> None:
         ("order=gbr", "bad-argument"), ("grey=yes", "input-option"), ("interpolation=linear", "bad-argument"),
         ("labels=names", "bad-argument"), ('labels="none.txt"', "labels-path"),
         ("resize=3 resize=4", "duplicate-argument"),
-        ("4", "too-many-arguments"),
+        ("4", "too-many-arguments"), ("crop=9", "input-option"), ("crop=8x9", "input-option"),
     ],
 )  # fmt: skip
 def test_wrong_options(options: str, code: str) -> None:
     with pytest.raises(SourceError) as caught:
         inputs(f"x 3x8x8 {options}")
     assert [d.code for d in caught.value.diagnostics] == [code]
+
+
+def test_a_crop_for_free_sides_may_be_any() -> None:
+    assert inputs("x 3x?x? crop=9").inputs[0].preprocess.crop == (9, 9)
 
 
 def test_a_vector_is_no_picture() -> None:
@@ -133,7 +137,8 @@ def test_a_word_from_outside_reaches_the_layer() -> None:
 @pytest.mark.parametrize(
     ("params", "code"),
     [({"clases": 3}, "unknown-parameter"), ({"classes": None}, "bad-parameter"), ({"classes": 2**63}, "bad-parameter"),
-     ({"classes": object()}, "bad-parameter")],
+     ({"classes": object()}, "bad-parameter"), ({"classes": float("nan")}, "bad-parameter"),
+     ({"classes": np.float32("inf")}, "bad-parameter")],
 )  # fmt: skip
 def test_wrong_parameters_from_outside(params: dict[str, Any], code: str) -> None:
     with pytest.raises(InputError) as caught:

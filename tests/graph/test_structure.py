@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from graph.texts import built, codes, faults, net, ops, paths, shape
-from netdsl.errors import SourceError
+from netdsl.errors import InputError, SourceError
 from netdsl.graph.build import build
 from netdsl.ops.join import Add
 
@@ -64,6 +66,11 @@ def test_gate() -> None:
 @pytest.mark.parametrize(("on", "size"), [(True, "6x8x8"), (False, "3x8x8")])
 def test_an_arm_under_a_condition(on: bool, size: str) -> None:
     assert shape("branches concat {\n relu\n when on { tanh }\n}", on=on) == size
+
+
+def test_statements_that_make_no_arm() -> None:
+    graph = built("branches concat {\n relu\n output raw\n expect out=3x8x8\n}\noutput out")
+    assert [(o.name, str(graph.nodes[o.node].type)) for o in graph.outputs] == [("raw", "3x8x8"), ("out", "3x8x8")]
 
 
 def test_let_and_skip_between_arms() -> None:
@@ -140,6 +147,11 @@ def test_unknown_labels(reference: str) -> None:
     assert codes(f"a: relu\n{reference}") == ["unknown-label"]
 
 
+@pytest.mark.parametrize("inside", ["a: { relu | from a }", "a: b", "a: residual { relu | add a }", "a: add a"])
+def test_nothing_can_refer_to_itself(inside: str) -> None:
+    assert codes(inside, "block b { relu | from a }") == ["unknown-label"]
+
+
 # ---- repeat and when
 
 
@@ -154,6 +166,11 @@ def test_unknown_labels(reference: str) -> None:
 )
 def test_ranges_include_both_ends(head: str, names: list[str]) -> None:
     assert [n.path for n in built(f"{head} {{ l{{i}}: relu }}", n=3)][1:] == names
+
+
+@pytest.mark.parametrize("head", ["repeat i in (-m)..m", "repeat m", "repeat i in 1..50_001", "repeat 50_001"])
+def test_ranges_that_are_too_long(head: str) -> None:
+    assert codes(f"let m = 9223372036854775807\n{head} {{ relu }}") == ["too-large"]
 
 
 def test_empty_ranges_and_repeats() -> None:
@@ -251,6 +268,7 @@ def test_a_block_may_have_the_name_of_a_layer() -> None:
         ("unit 4 3 1 yes 5", "too-many-arguments"),
         ("unit 4 strid=2", "unknown-option"),
         ("unit 4 c=5", "duplicate-argument"),
+        ("unit(4, 3)", "brackets"),
         ("unit nothing", "bad-argument"),
         ("unit (1 // 0)", "division"),
     ],
@@ -313,3 +331,31 @@ def test_results_that_nothing_uses(body: str) -> None:
 def test_every_fault_at_once() -> None:
     body = "conv 4 3x3 strid=1\nreluu\nflatten\nfrom image\nconv 4 9x9\nfrom image\nconcat b\nfrom image\ndense ten"
     assert codes(body) == ["unknown-option", "unknown-layer", "shape", "unknown-label", "bad-argument"]
+
+
+# ---- depth
+
+
+def _deep(levels: int, body: str) -> str:
+    """Blocks that call each other in a row, each from inside `body`."""
+    blocks = "".join(f"block b{i} {{\n {body.replace('#', f'b{i + 1}')}\n}}\n" for i in range(levels))
+    return f"{blocks}block b{levels} {{ relu }}\n"
+
+
+@pytest.mark.parametrize("body", ["a: #", "a: branches add { x: # }", "when yes { # }", "a: { b: { # } }"])
+def test_deep_blocks_end_in_an_error_and_no_deeper(body: str) -> None:
+    assert codes("b0", _deep(15, body)) == []
+    assert codes("b0", _deep(200, body)) == ["nesting"]
+
+
+def test_deep_expressions_in_deep_blocks() -> None:
+    condition = "(yes and " * 60 + "yes" + ")" * 60
+    assert codes("b0", _deep(29, f"when {condition} {{ # }}")) == []
+
+
+def test_a_caller_that_stands_deep_already() -> None:
+    def stand(depth: int) -> list[str]:
+        return stand(depth - 1) if depth else codes("b0", _deep(29, "a: branches add { x: # }"))
+
+    with pytest.raises(InputError, match="too deep"):
+        stand(sys.getrecursionlimit() - 250)

@@ -17,7 +17,8 @@ kernel 0 1 2 3 64 7x7 3x8x8 3x?x? 1.5 -1 1e9 99999999999999999999 "f.npz" ( ) [ 
 STATEMENTS = """conv 8 3x3;a: conv 8 3x3 pad=1;b: relu;repeat 2 {;residual {;branches concat {;};} skip {
 when in.c > 3 {;} else {;concat a;from image;let k = 3;conv k kx;unit 4;unit;skip;{;x{k}: relu;output o;expect out=3
 flatten | dense 10;maxpool 2x2;add b;c: {;from c.b;conv 4;repeat i in 1..k { l{i}: 1x1 4 };weights "w.npz"
-upsample 2 | crop 4x4;groupnorm 2;pad same;when k { relu };mul a b;repeat k { e: tanh };} skip s when k == 3 {"""
+upsample 2 | crop 4x4;groupnorm 2;pad same;when k { relu };mul a b;a: {;from a.b;residual { from a;a: residual {
+repeat k { e: tanh };} skip s when k == 3 {"""
 
 WORDS = st.sampled_from([*VOCABULARY.split(), "\0", "\r"])
 ENDS = st.sampled_from([" ", " ", " ", "\n", "\n", ""])

@@ -15,6 +15,7 @@ def test_sample(sample: Sample) -> None:
     for text in sample.texts:
         met = explain.key(lark(), text, sample.outside)
         assert met is not None, f"{text!r} is not malformed"
+        assert sample.message.format(found="x")
         assert explain.table(lark())[met] == (sample.message, sample.hint), f"{text!r} belongs to another sample"
 
 
