@@ -110,6 +110,11 @@ def loaded_by(code: str) -> set[str]:
     return set(done.stderr.splitlines()[-1].split())
 
 
+def test_other_engines_are_loaded_only_to_be_compared_with() -> None:
+    loaded = loaded_by("import netdsl, netdsl.benchmark, netdsl.plots\nnetdsl.compile('lenet5')")
+    assert not loaded & {"onnx", "onnxruntime", "openvino", "ncnn", "torch"}
+
+
 def test_importing_the_package_loads_next_to_nothing() -> None:
     loaded = loaded_by("import netdsl, netdsl.cli")
     assert not loaded & {"numpy", "numba", "lark", "click", "rich", "PIL"}

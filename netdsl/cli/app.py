@@ -15,7 +15,7 @@ import click
 import netdsl
 from netdsl.errors import NetError, nearest
 
-COMMANDS = ("run", "check", "summary", "eval", "networks", "fetch")
+COMMANDS = ("run", "check", "summary", "bench", "profile", "eval", "networks", "fetch")
 
 
 class Commands(click.Group):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from netdsl.cli import console
+from netdsl.errors import InputError
 
 if TYPE_CHECKING:
     from netdsl.graph.ir import Graph
@@ -25,6 +28,18 @@ device = click.option(
 threads = click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use (default: all processors).")
 seed = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of random weights.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+def _in_a_folder(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
+    if path is not None and not path.parent.is_dir():  # said before the work rather than after it
+        raise InputError("there is no such folder", code="cannot-write", path=str(path.parent))
+    return path
+
+
+def new_file(name: str, metavar: str, text: str) -> Callable[[Any], Any]:
+    """An option that names a file to write."""
+    kind = click.Path(dir_okay=False, path_type=Path)
+    return click.option(name, metavar=metavar, type=kind, callback=_in_a_folder, help=text)
 
 
 def parse_value(text: str) -> Any:
