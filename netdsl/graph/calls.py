@@ -15,23 +15,20 @@ from netdsl.text import tree
 
 
 def bind(
-    what: str, arguments: Sequence[tree.Argument], positional: Sequence[str], known: Sequence[str], at: Span
+    what: str, arguments: Sequence[tree.Argument], positional: Sequence[str], known: Sequence[str]
 ) -> tuple[dict[str, tree.Argument], list[Fault]]:
     """Arguments by parameter name, and what is wrong with them. `positional` may be given by position, in order."""
     bound: dict[str, tree.Argument] = {}
     faults: list[Fault] = []
-    free = list(positional)
+    free, names = iter(positional), frozenset(known)
     for argument in arguments:
-        name = argument.key
-        if name is None and not free:
+        name = next(free, None) if argument.key is None else argument.key
+        if name is None:
             faults.append(_too_many(what, arguments, positional, known, argument.span))
             break
-        if name is None:
-            name = free.pop(0)
-        elif name not in known:
+        if name not in names:
             faults.append(_unknown(what, name, known, argument.span))
-            continue
-        if name in bound:
+        elif name in bound:
             faults.append(Fault("duplicate-argument", f"{what}: {name} is given twice", argument.span))
         else:
             bound[name] = argument
@@ -82,7 +79,7 @@ class LayerCall:
 def layer_call(layer: Layer, call: tree.Call, names: Names) -> tuple[LayerCall | None, list[Fault]]:
     """The layer with its values, or None with what is wrong (nothing, when a value is unknown for an older fault)."""
     options = layer.arguments
-    bound, faults = bind(call.word, call.arguments, [o.name for o in layer.positional], list(options), call.head)
+    bound, faults = bind(call.word, call.arguments, [o.name for o in layer.positional], list(options))
     values = {name: option.default for name, option in options.items()}
     poisoned = False
     for name, argument in bound.items():

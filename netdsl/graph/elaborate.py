@@ -22,6 +22,7 @@ from netdsl.tensor import MAX_ELEMENTS, TensorType
 from netdsl.text import tree
 
 MAX_STEPS = 50_000  # chosen: statements run, fifty times as many as in the largest network that ships
+STEP = 40  # chosen: characters whose evaluation takes about as long as the rest of a statement
 MAX_NODES = 20_000  # chosen
 MAX_LABEL = 64  # chosen: characters
 MAX_PATH = 255  # chosen: characters of a dotted name
@@ -69,7 +70,7 @@ class Elaborator:
         return x
 
     def statement(self, statement: tree.Statement, scope: Scope, x: Tensor, label: str | None = None) -> Tensor:
-        self.step(statement.span, scope)
+        self.step(statement.span, scope, _written(statement))
         try:
             return self.handlers[type(statement)](statement, scope, x, label)
         except Fault as fault:
@@ -78,8 +79,9 @@ class Elaborator:
             pass
         return POISON
 
-    def step(self, span: Span, scope: Scope) -> None:
-        self.steps += 1
+    def step(self, span: Span, scope: Scope, written: int = 0) -> None:
+        """Counts a statement, and more for one with `written` characters to evaluate."""
+        self.steps += 1 + written // STEP
         if self.steps > MAX_STEPS:
             self.give_up("too-large", f"the network runs more than {MAX_STEPS:,} statements", span, scope)
 
@@ -189,7 +191,7 @@ class Elaborator:
         parameters = [p.name for p in block.parameters]
         if len(parameters) > 1 and written_with_brackets(call):
             raise brackets(call, f"{block.name} {' '.join(parameters)}")
-        bound, faults = bind(block.name, call.arguments, parameters, parameters, call.head)
+        bound, faults = bind(block.name, call.arguments, parameters, parameters)
         for fault in faults:
             self.faults.note(fault, scope.chain)
         inner = scope.open_block(name, found.module, Call(block.name, call.span))
@@ -213,6 +215,7 @@ class Elaborator:
             if parameter.name in bound:
                 return evaluate(bound[parameter.name].value, scope.names(x))
             if parameter.default is not None:
+                self.step(parameter.span, inner, parameter.default.span.end - parameter.default.span.start)
                 scope = inner
                 return evaluate(parameter.default, scope.names(x))
             raise Fault("missing-argument", f"{call.word} needs {parameter.name}", call.head)
@@ -228,10 +231,20 @@ class Elaborator:
         return scope.tensors[name]
 
 
+def _written(statement: tree.Statement) -> int:
+    """Characters of the expressions in a statement; those of the statements inside it count when they run."""
+    if isinstance(statement, tree.Scope):
+        return 0
+    span = statement.label.span if isinstance(statement, tree.Labelled) else statement.span
+    return span.end - span.start
+
+
 def _unknown_word(call: tree.Call, blocks: Iterable[str]) -> Fault:
     hint = did_you_mean(call.word, lambda: [*LAYERS, *tree.STATEMENT_WORDS, *blocks])
     if call.word == "else":
         hint = "`else` goes on the line of the closing brace before it"
+    if call.word in tree.OUTSIDE_WORDS:
+        hint = f"`{call.word}` stands outside of all braces"
     return Fault("unknown-layer", f"there is no layer or block `{call.word}`", call.head, hint)
 
 

@@ -77,7 +77,7 @@ class Network(Structure):
     def declare(self, line: tree.InputLine, scope: Scope) -> Tensor:
         """A new input node with its InputSpec."""
         names = scope.names(POISON)
-        bound, faults = bind("input", line.arguments, ["size"], ["size", *preprocess.OPTIONS], line.head)
+        bound, faults = bind("input", line.arguments, ["size"], ["size", *preprocess.OPTIONS])
         size = bound.pop("size", None)
         if size is None:
             raise Fault("missing-argument", "input needs a size", line.span, "for example `input image 3x224x224`")
@@ -189,7 +189,7 @@ class Network(Structure):
         return x
 
     def weights_spec(self, line: tree.WeightsLine, scope: Scope) -> WeightsSpec:
-        bound, faults = bind("weights", line.arguments, ["file"], ["file", "sha256"], line.span)
+        bound, faults = bind("weights", line.arguments, ["file"], ["file", "sha256"])
         if faults:
             raise faults[0]
         values = {k: evaluate(a.value, scope.names(POISON)) for k, a in bound.items()}

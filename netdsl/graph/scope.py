@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,10 +88,10 @@ class Scope:
         return inner
 
     def trial(self) -> Scope:
-        """A copy to run statements in that may or may not run."""
-        return dataclasses.replace(
-            self, variables=dict(self.variables), tensors=dict(self.tensors), scopes=dict(self.scopes)
-        )
+        """A scope in this one's place, to run statements in that may or may not run: what they define stays in it."""
+        inner = Scope(self.module, self.path, self, True, self.in_block, self.chain)
+        inner.count = self.count
+        return inner
 
     def text(self, label: tree.Label, x: Tensor) -> str:
         """A label with its template parts evaluated."""

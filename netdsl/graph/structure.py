@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from netdsl.errors import Span
-from netdsl.graph.elaborate import MAX_STEPS, Elaborator
+from netdsl.graph.elaborate import MAX_STEPS, STEP, Elaborator
 from netdsl.graph.faults import Fault, Faults, Poisoned
 from netdsl.graph.scope import POISON, Scope, Tensor
 from netdsl.graph.values import UNKNOWN, check_name, condition, evaluate, whole
@@ -109,6 +109,7 @@ class Structure(Elaborator):
         raise Fault("skip", "`skip` stands alone on a line of branches", skip.span, hint)
 
     def join(self, join: tree.Join, scope: Scope, x: Tensor, label: str | None) -> Tensor:
+        self.step(join.span, scope, STEP * len(join.references))
         others = [self.reference(reference, scope, x) for reference in join.references]
         return self.joined(join.kind, label, (x, *others), scope, join.span)
 
@@ -165,6 +166,7 @@ class Structure(Elaborator):
     def chosen(self, when: tree.When, scope: Scope, x: Tensor) -> tree.Body | None:
         """The body whose condition holds. Raises Poisoned when that cannot be known; then every body was checked."""
         for test, body in when.arms:
+            self.step(when.span, scope, test.span.end - test.span.start if test else 0)
             holds = True if test is None else self.condition(test, scope, x)
             if holds is None:
                 self.unsure([b for _, b in when.arms], scope)
@@ -192,7 +194,7 @@ class Structure(Elaborator):
             trial = scope.trial()
             trial.variables |= {index: UNKNOWN} if index else {}
             self.run(body, trial, POISON)
-            scope.variables |= {n: UNKNOWN for n, v in trial.variables.items() if scope.variables.get(n) is not v}
+            scope.variables |= dict.fromkeys(trial.variables, UNKNOWN)
         scope.incomplete = True
         return POISON
 

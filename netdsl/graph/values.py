@@ -99,11 +99,10 @@ def _name(name: tree.Name, names: Names) -> Any:
     value = names.find(name.text)
     if value is UNKNOWN:
         raise Poisoned
+    if value is None and rest:
+        hint = "only `in` has parts: in.c, in.h, in.w; names of files are quoted"
+        raise Fault("unknown-name", f"`{name.text}` is no value here", name.span, hint)
     if value is None:
-        if rest:
-            raise Fault(
-                "unknown-name", f"`{name.text}` is no value here", name.span, "only `in` has parts: in.c, in.h, in.w"
-            )
         return Word(name.text)
     return value
 

@@ -10,11 +10,11 @@ import difflib
 import functools
 import re
 
-from lark import Lark, UnexpectedInput, UnexpectedToken
+from lark import Lark, Token, UnexpectedInput, UnexpectedToken
 
 from netdsl.errors import Diagnostic, Source, Span
 from netdsl.text.samples import SAMPLES
-from netdsl.text.tree import STATEMENT_WORDS
+from netdsl.text.tree import OUTSIDE_WORDS, STATEMENT_WORDS
 
 Key = tuple[int, str]  # state of the parser, and kind of the word (or the character) that it met there
 
@@ -28,7 +28,9 @@ def syntax_error(parser: Lark, source: Source, error: UnexpectedInput, start: in
         return Diagnostic("character", message, span, hint)
     found = _found(_key(error)[1], source.text[start:end])
     message, hint = table(parser).get(_key(error), ("{found} cannot stand here", None))
-    return Diagnostic("syntax", message.format(found=found), span, _near_hint(span.text_line) or hint)
+    values = error.interactive_parser.parser_state.value_stack
+    inside = any(isinstance(value, Token) and value.type == "LBRACE" for value in values)
+    return Diagnostic("syntax", message.format(found=found), span, _near_hint(span.text_line, inside) or hint)
 
 
 @functools.cache
@@ -83,15 +85,15 @@ def _character(rest: str) -> tuple[str, str | None]:
     return f"the character {shown} has no meaning here", None
 
 
-def _near_hint(line: str) -> str | None:
-    """A hint from the first word of the line, where the word itself explains the error."""
+def _near_hint(line: str, inside: bool) -> str | None:
+    """A hint from the first word of the line, where the word explains the error; `inside`: of a body in braces."""
     match = re.match(r"[\s}]*([A-Za-z_]\w*)", line)
     word = match[1] if match else ""
-    if word in ("block", "net", "use") and line[:1].isspace():
+    if word in OUTSIDE_WORDS and inside:
         return f"`{word}` stands outside of all braces; is a }} missing above?"
     if word == "else":
         return "`else` goes on the line of the closing brace before it"
-    if "{" in line and word not in (*STATEMENT_WORDS, "block", "net"):
+    if "{" in line and word not in (*STATEMENT_WORDS, *OUTSIDE_WORDS):
         close = difflib.get_close_matches(word[:40], STATEMENT_WORDS, n=1, cutoff=0.75)  # chosen: not conv for concat
         return f"did you mean `{close[0]}`?" if close else None
     return None

@@ -21,7 +21,7 @@ SAMPLES = (
     Sample("the option before this one has no value", "write name=value", ("conv stride= pad=1",
         "conv 1 stride=pad=1")),
     Sample("an option is written with one =", "write name=value", ("conv stride==2", "conv 64 stride != 2")),
-    Sample("{found} in a list of arguments", "arithmetic goes in parentheses, as in `conv (2 * c) 3x3`", (
+    Sample("{found} in a list of arguments", "arithmetic and signs go in parentheses, as in `conv (2 * c) 3x3`", (
         "conv c * 2", "conv c + 2", "conv c - 2", "conv c / 2", "conv c // 2", "conv c % 2", "conv 2 * c", "conv 2 - c",
         "conv in.c * 2", "conv stride=c * 2", "conv 3x3 - 2", "conv stride=2 * 2", "conv -2", "conv (a) * 2",
         "conv - 2",
@@ -111,7 +111,8 @@ SAMPLES = (
     Sample("a line starts with {found}", "a line starts with a layer, a label or a word of the language", (
         "relu\n3 conv", "relu\n(a)", "relu\n= 3", "relu\n, conv", "relu\n) conv", "relu\n[1]", 'relu\n"a"',
         "relu\n+ conv", "relu\n1.5", "relu\n: conv", "relu\n* conv", "relu\n| relu",
-        "3 conv", "(a)", "= 3", ", conv", ") conv", "[1]", '"a"', "+ conv", "1.5", ": conv", "* conv", "/ 3", "== 3",
+        "3 conv", "(a)", "= 3", ", conv", ") conv", "[1]", '"a"', "+ conv", "1.5", ": conv", "* conv", "/ 3",
+        "- conv", "relu\n- conv", "== 3",
         "> 3")),
     Sample("{found} behind the end of a statement", "put | or a line break between two statements", (
         "{ a } b", "residual { a } b", "residual { a } skip { b } c", "branches add { a } b", "when a { b } c",

@@ -258,6 +258,8 @@ STATEMENT_WORDS = (
     "expect", "weights",
 )  # fmt: skip
 
+OUTSIDE_WORDS = ("use", "block", "net")
+
 # ---- files
 
 

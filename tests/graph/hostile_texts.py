@@ -73,6 +73,19 @@ CASES: dict[str, tuple[str, Callable[[], str | bytes]]] = {
                     + "block b500 { relu }\nnet n {\n input x 3x8x8\n b0\n}\n"),
     "doubts_in_a_repeat": (
         "unknown-name", lambda: _net(_lines("l#: relu", 9_000) + "repeat 9000 { when wrong + 1 > 2 { relu } }")),
+    "long_sums_in_a_repeat": ("too-large", lambda: _net("repeat 40_000 { let a = 0" + " + 1" * 20_000 + " }")),
+    "long_conditions_in_a_repeat": ("too-large", lambda: _net("repeat 40_000 { when no { }"
+                                    + " else when 1 > 2 { }" * 7_000 + " }")),
+    "many_defaults_in_a_repeat": ("too-large", lambda: "netdsl 1\nblock b("
+                                  + ", ".join(f"a{i}={i}" for i in range(12_000))
+                                  + ") { }\nnet n { input x 3 | repeat 40_000 { b } | relu }\n"),
+    "many_arguments_of_a_block": ("unknown-name", lambda: "netdsl 1\nblock b("
+                                  + ", ".join(f"a{i}" for i in range(9_000))
+                                  + ") { let x = 1 + y }\nnet n { input x 3\n b "
+                                  + " ".join(f"a{i}=1" for i in range(9_000)) + " | relu }\n"),
+    "many_joins_in_a_repeat": ("too-large", lambda: _net("a: relu\nrepeat 40_000 { add" + " a" * 25_000 + " }")),
+    "many_doubts": ("division", lambda: _net("let q = 1 // 0\n" + _lines("let a# = 1", 6_000)
+                                             + "when q { relu }\n" * 6_000)),
     # ---- numbers
     "tensor_of_10_to_the_12": ("too-large", lambda: "netdsl 1\nnet n {\n input x 1x1000000x1000000\n relu\n}\n"),
     "weights_of_10_to_the_12": ("shape", lambda: _net("conv 1000000000000 3x3")),

@@ -67,7 +67,7 @@ def limits() -> str:
         ("words and signs of a text", parse.MAX_WORDS),
         ("files of a network", library.MAX_FILES),
         ("brackets inside each other; block calls and braces inside each other", parse.MAX_NESTING),
-        ("statements run, repeats and block calls counted", elaborate.MAX_STEPS),
+        ("statements run, each time they run; long ones count more", elaborate.MAX_STEPS),
         ("layers, inputs and joins of a network", elaborate.MAX_NODES),
         ("characters of a label", elaborate.MAX_LABEL),
         ("characters of a dotted name, before the last dot", elaborate.MAX_PATH),
