@@ -9,7 +9,8 @@ import pytest
 
 from netdsl.backends import cpu, reference
 from netdsl.backends.cpu import demands
-from netdsl.backends.cpu.winograd import INPUT, OUTPUT, WEIGHT, winograd_cut, winograd_size
+from netdsl.backends.cpu.kernels.matrices import INPUT, OUTPUT, WEIGHT
+from netdsl.backends.cpu.winograd import winograd_cut, winograd_size
 from netdsl.ops.conv import Conv
 from netdsl.tensor import TensorType
 from shapes import graph_of, random_params

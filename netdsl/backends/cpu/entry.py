@@ -6,15 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
-from netdsl.backends.cpu.simd import I64
+from netdsl.backends.cpu.simd import I64, leaf
 
 
 def from_block(kernel: Callable[..., None], count: int) -> Callable[..., None]:
     """A function (block, tid, nt) that calls kernel(tid, nt, *the block's first `count` int64)."""
-    body = njit(error_model="numpy")(kernel)
+    body = leaf(kernel)
 
     @intrinsic
     def unpack(typingctx: Any, block: Any) -> Any:

@@ -53,7 +53,7 @@ def _environment() -> str:
     parts = [sys.version, target.name, target.features, metadata.version("numba"), metadata.version("llvmlite")]
     digest.update("\0".join(parts).encode())
     folder = Path(__file__).parent
-    for path in sorted([folder / "jit.py", folder / "entry.py", folder / "simd.py", *folder.glob("kernels/*.py")]):
+    for path in sorted([*(folder / f"{n}.py" for n in ("jit", "entry", "simd", "tile")), *folder.glob("kernels/*.py")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:24]
 

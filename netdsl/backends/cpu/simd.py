@@ -1,23 +1,22 @@
-"""SIMD vectors and register tiles as Numba types: the vocabulary that kernels are written in.
+"""SIMD vectors as a Numba type: the vocabulary that kernels are written in.
 
-A `vec` is one register of WIDTH float32 lanes. A `Tile` is rows x cols of them that LLVM keeps in registers through
-a loop. Addresses are plain byte addresses (intp), so a kernel's arguments are integers and its loops plain Python.
+A `vec` is one register of WIDTH float32 lanes.
+Addresses are plain byte addresses (intp), so a kernel's arguments are integers and its loops plain Python.
 Sums of products are explicit fused multiply-adds; nothing here relies on the auto-vectoriser.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-from netdsl.backends.cpu.target import VECTOR_BYTES, WIDTH
+from netdsl.backends.cpu.target import VECTOR_BYTES as VECTOR_BYTES
+from netdsl.backends.cpu.target import WIDTH as WIDTH
 
 LLVM_VEC = ir.VectorType(ir.FloatType(), WIDTH)
 F32, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
@@ -39,21 +38,21 @@ class VecModel(models.PrimitiveModel):
         super().__init__(manager, fe_type, LLVM_VEC)
 
 
-def _pointer(builder: Any, address: Any, kind: Any) -> Any:
+def emit_pointer(builder: Any, address: Any, kind: Any) -> Any:
     return builder.inttoptr(address, kind.as_pointer())
 
 
-def _load(builder: Any, address: Any, kind: Any, align: int) -> Any:
-    value = builder.load(_pointer(builder, address, kind))
+def emit_load(builder: Any, address: Any, kind: Any, align: int) -> Any:
+    value = builder.load(emit_pointer(builder, address, kind))
     value.align = align
     return value
 
 
-def _at(builder: Any, address: Any, offset: int) -> Any:
+def emit_offset(builder: Any, address: Any, offset: int) -> Any:
     return builder.add(address, ir.Constant(I64, offset)) if offset else address
 
 
-def _splat(builder: Any, scalar: Any) -> Any:
+def emit_splat(builder: Any, scalar: Any) -> Any:
     undefined = ir.Constant(LLVM_VEC, ir.Undefined)
     first = builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, WIDTH), [0] * WIDTH))
@@ -65,15 +64,15 @@ def _call(builder: Any, name: str, result: Any, args: list[Any]) -> Any:
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
 
 
-def _fma(builder: Any, x: Any, y: Any, z: Any) -> Any:
+def emit_fma(builder: Any, x: Any, y: Any, z: Any) -> Any:
     return _call(builder, f"llvm.fma.v{WIDTH}f32", LLVM_VEC, [x, y, z])
 
 
-def _max(builder: Any, x: Any, y: Any) -> Any:
+def emit_max(builder: Any, x: Any, y: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", x, y), x, y)
 
 
-def _min(builder: Any, x: Any, y: Any) -> Any:
+def emit_min(builder: Any, x: Any, y: Any) -> Any:
     return builder.select(builder.fcmp_ordered("<", x, y), x, y)
 
 
@@ -82,7 +81,7 @@ def i64(typingctx: Any, base: Any, index: Any) -> Any:
     """The index-th int64 at an address (argument blocks and offset tables)."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _load(builder, builder.add(args[0], builder.mul(args[1], ir.Constant(I64, 8))), I64, 8)
+        return emit_load(builder, builder.add(args[0], builder.mul(args[1], ir.Constant(I64, 8))), I64, 8)
 
     return types.intp(types.intp, types.intp), codegen
 
@@ -90,7 +89,7 @@ def i64(typingctx: Any, base: Any, index: Any) -> Any:
 @intrinsic
 def f32(typingctx: Any, address: Any) -> Any:
     """The float32 at an address."""
-    return types.float32(types.intp), lambda context, builder, sig, args: _load(builder, args[0], F32, 4)
+    return types.float32(types.intp), lambda context, builder, sig, args: emit_load(builder, args[0], F32, 4)
 
 
 @intrinsic
@@ -98,7 +97,7 @@ def set_f32(typingctx: Any, address: Any, value: Any) -> Any:
     """Store one float32."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        builder.store(args[1], _pointer(builder, args[0], F32)).align = 4
+        builder.store(args[1], emit_pointer(builder, args[0], F32)).align = 4
         return context.get_dummy_value()
 
     return types.void(types.intp, types.float32), codegen
@@ -128,19 +127,19 @@ def zero(typingctx: Any) -> Any:
 @intrinsic
 def splat(typingctx: Any, x: Any) -> Any:
     """All lanes x."""
-    return vec(types.float32), lambda context, builder, sig, args: _splat(builder, args[0])
+    return vec(types.float32), lambda context, builder, sig, args: emit_splat(builder, args[0])
 
 
 @intrinsic
 def load(typingctx: Any, address: Any) -> Any:
     """WIDTH consecutive float32."""
-    return vec(types.intp), lambda context, builder, sig, args: _load(builder, args[0], LLVM_VEC, 4)
+    return vec(types.intp), lambda context, builder, sig, args: emit_load(builder, args[0], LLVM_VEC, 4)
 
 
 @intrinsic
 def broadcast(typingctx: Any, address: Any) -> Any:
     """All lanes the float32 at an address."""
-    return vec(types.intp), lambda context, builder, sig, args: _splat(builder, _load(builder, args[0], F32, 4))
+    return vec(types.intp), lambda context, builder, sig, args: emit_splat(builder, emit_load(builder, args[0], F32, 4))
 
 
 @intrinsic
@@ -148,7 +147,7 @@ def store(typingctx: Any, address: Any, value: Any) -> Any:
     """Store WIDTH float32."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        builder.store(args[1], _pointer(builder, args[0], LLVM_VEC)).align = 4
+        builder.store(args[1], emit_pointer(builder, args[0], LLVM_VEC)).align = 4
         return context.get_dummy_value()
 
     return types.void(types.intp, vec), codegen
@@ -177,8 +176,8 @@ add = _binary(lambda b, x, y: b.fadd(x, y), "x + y")
 sub = _binary(lambda b, x, y: b.fsub(x, y), "x - y")
 mul = _binary(lambda b, x, y: b.fmul(x, y), "x * y")
 div = _binary(lambda b, x, y: b.fdiv(x, y), "x / y")
-maximum = _binary(_max, "The larger of x and y; y where either is NaN")
-minimum = _binary(_min, "The smaller of x and y; y where either is NaN")
+maximum = _binary(emit_max, "The larger of x and y; y where either is NaN")
+minimum = _binary(emit_min, "The smaller of x and y; y where either is NaN")
 sqrt = _unary("sqrt", "Square root")
 absolute = _unary("fabs", "Absolute value")
 nearest = _unary("rint", "Nearest whole number")
@@ -187,7 +186,7 @@ nearest = _unary("rint", "Nearest whole number")
 @intrinsic
 def fma(typingctx: Any, x: Any, y: Any, z: Any) -> Any:
     """x * y + z, rounded once."""
-    return vec(vec, vec, vec), lambda context, builder, sig, args: _fma(builder, *args)
+    return vec(vec, vec, vec), lambda context, builder, sig, args: emit_fma(builder, *args)
 
 
 @intrinsic
@@ -245,173 +244,6 @@ def sum_lanes(typingctx: Any, x: Any) -> Any:
     return types.float32(vec), codegen
 
 
-class TileType(types.Type):
-    """Numba type of so many vectors held in registers."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        super().__init__(name=f"tile{count}xf32x{WIDTH}")
-
-
-@register_model(TileType)
-class TileModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, fe_type: Any) -> None:
-        super().__init__(manager, fe_type, ir.ArrayType(LLVM_VEC, fe_type.count))
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A register tile of `lines` x `rows` pixels x `cols` vectors.
-
-    The inputs of neighbouring pixels of a line lie `pixel` floats apart, lines any number of bytes.
-    Its operations are intrinsics; each is made anew when asked for, so take them once, outside the kernel:
-
-    start(bias)                   every pixel begins as the `cols` vectors at address `bias`
-    outer(t, x, line, w)          t[l, m, n] += x[l * line + m * pixel] * w[n]: one step of a matrix product
-    inner(t, x, w)                t[0, m, 0] += x[m * pixel ...] * w, lane by lane (depthwise; one line, one column)
-    add_from(t, at, ...)          t[l, m, n] += the vector at `at + l * line + m * row + n * col`
-    clamp(t, low, high)           t limited to low .. high, vectors
-    put(t, at, ...)               store the tile
-
-    The last two take (line, row, col) in bytes and how many lines, rows and columns are real.
-    """
-
-    rows: int
-    cols: int
-    pixel: int
-    lines: int = 1
-
-    @property
-    def type(self) -> TileType:
-        return TileType(self.lines * self.rows * self.cols)
-
-    @property
-    def start(self) -> Any:
-        kind, cols = self.type, self.cols
-
-        @intrinsic
-        def start(typingctx: Any, bias: Any) -> Any:
-            def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-                value = ir.Constant(ir.ArrayType(LLVM_VEC, kind.count), ir.Undefined)
-                first = [_load(builder, _at(builder, args[0], n * VECTOR_BYTES), LLVM_VEC, 4) for n in range(cols)]
-                for i in range(kind.count):
-                    value = builder.insert_value(value, first[i % cols], i)
-                return value
-
-            return kind(types.intp), codegen
-
-        return start
-
-    @property
-    def outer(self) -> Any:
-        kind, lines, rows, cols, pixel = self.type, self.lines, self.rows, self.cols, self.pixel
-
-        @intrinsic
-        def outer(typingctx: Any, t: Any, x: Any, line: Any, w: Any) -> Any:
-            def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-                value, x, line, w = args
-                weights = [_load(builder, _at(builder, w, n * VECTOR_BYTES), LLVM_VEC, 4) for n in range(cols)]
-                i = 0
-                for _ in range(lines):
-                    for m in range(rows):
-                        b = _splat(builder, _load(builder, _at(builder, x, 4 * m * pixel), F32, 4))
-                        for weight in weights:
-                            sum_ = _fma(builder, b, weight, builder.extract_value(value, i))
-                            value = builder.insert_value(value, sum_, i)
-                            i += 1
-                    x = builder.add(x, line)
-                return value
-
-            return kind(kind, types.intp, types.intp, types.intp), codegen
-
-        return outer
-
-    @property
-    def inner(self) -> Any:
-        kind, rows, pixel = self.type, self.rows, self.pixel
-
-        @intrinsic
-        def inner(typingctx: Any, t: Any, x: Any, w: Any) -> Any:
-            def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-                value, x, w = args
-                for m in range(rows):
-                    b = _load(builder, _at(builder, x, 4 * m * pixel), LLVM_VEC, 4)
-                    value = builder.insert_value(value, _fma(builder, b, w, builder.extract_value(value, m)), m)
-                return value
-
-            return kind(kind, types.intp, vec), codegen
-
-        return inner
-
-    @property
-    def add_from(self) -> Any:
-        kind, shape = self.type, (self.lines, self.rows, self.cols)
-
-        @intrinsic
-        def add_from(
-            typingctx: Any, t: Any, at: Any, line: Any, row: Any, col: Any, lines: Any, rows: Any, cols: Any
-        ) -> Any:
-            def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-                value, zeros = args[0], ir.Constant(LLVM_VEC, [0.0] * WIDTH)
-                for k, address, inside in _cells(builder, shape, args[1:]):
-                    before = builder.block
-                    with builder.if_then(inside):
-                        loaded = _load(builder, address, LLVM_VEC, 4)
-                        then = builder.block
-                    term = builder.phi(LLVM_VEC)
-                    term.add_incoming(zeros, before)
-                    term.add_incoming(loaded, then)
-                    value = builder.insert_value(value, builder.fadd(builder.extract_value(value, k), term), k)
-                return value
-
-            return kind(kind, *[types.intp] * 7), codegen
-
-        return add_from
-
-    @property
-    def clamp(self) -> Any:
-        kind = self.type
-
-        @intrinsic
-        def clamp(typingctx: Any, t: Any, low: Any, high: Any) -> Any:
-            def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-                value, low, high = args
-                for i in range(kind.count):
-                    v = _min(builder, _max(builder, builder.extract_value(value, i), low), high)
-                    value = builder.insert_value(value, v, i)
-                return value
-
-            return kind(kind, vec, vec), codegen
-
-        return clamp
-
-    @property
-    def put(self) -> Any:
-        kind, shape = self.type, (self.lines, self.rows, self.cols)
-
-        @intrinsic
-        def put(
-            typingctx: Any, t: Any, at: Any, line: Any, row: Any, col: Any, lines: Any, rows: Any, cols: Any
-        ) -> Any:
-            def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-                for k, address, inside in _cells(builder, shape, args[1:]):
-                    with builder.if_then(inside):
-                        v = builder.extract_value(args[0], k)
-                        builder.store(v, _pointer(builder, address, LLVM_VEC)).align = 4
-                return context.get_dummy_value()
-
-            return types.void(kind, *[types.intp] * 7), codegen
-
-        return put
-
-
-def _cells(builder: Any, shape: tuple[int, int, int], args: Any) -> Any:
-    """For each vector of a tile: its number, its address, whether it is real."""
-    at, steps, real = args[0], args[1:4], args[4:7]
-    for k, place in enumerate(itertools.product(*map(range, shape))):
-        address, inside = at, ir.Constant(ir.IntType(1), 1)
-        for i, step, count, most in zip(place, steps, real, shape, strict=True):
-            address = builder.add(address, builder.mul(step, ir.Constant(I64, i)))
-            if most > 1:
-                inside = builder.and_(inside, builder.icmp_signed("<", ir.Constant(I64, i), count))
-        yield k, address, inside
+def leaf(function: Callable[..., Any]) -> Any:
+    """A function for kernels to call: compiled into them, without an entry of its own from Python or C."""
+    return njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")(function)

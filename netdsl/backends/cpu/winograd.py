@@ -1,81 +1,19 @@
-"""Winograd's minimal filtering F(m x m, 3 x 3): its matrices, and the packing of weights.
-
-A^T [(G g G^T) * (B^T d B)] A gives an m x m patch of outputs of a 3x3 convolution from an (m+2) x (m+2) patch of
-inputs with (m+2)^2 products instead of 9 m^2. Source: Lavin and Gray, arXiv:1509.09308; interpolation points 0, 1, -1
-for m = 2, and 2, -2 for m = 4, and 1/2, -1/2 for m = 6 besides. Error grows with m (Barabasz et al., arXiv:1803.10986).
-"""
+"""Winograd's minimal filtering F(m x m, 3 x 3): when it pays, how it is shared, and the packing of its weights."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction as Q
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from netdsl.backends.cpu.kernels.matrices import WEIGHT
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.tiles import L2_BYTES, tile_for
 from netdsl.ops.conv import Conv
 from netdsl.tensor import TensorType
-
-_HALF, _QUARTER = Q(1, 2), Q(1, 4)
-
-INPUT = {  # B^T
-    2: [[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, -1, 0, 1]],
-    4: [
-        [4, 0, -5, 0, 1, 0],
-        [0, -4, -4, 1, 1, 0],
-        [0, 4, -4, -1, 1, 0],
-        [0, -2, -1, 2, 1, 0],
-        [0, 2, -1, -2, 1, 0],
-        [0, 4, 0, -5, 0, 1],
-    ],
-    6: [
-        [1, 0, Q(-21, 4), 0, Q(21, 4), 0, -1, 0],
-        [0, 1, 1, Q(-17, 4), Q(-17, 4), 1, 1, 0],
-        [0, -1, 1, Q(17, 4), Q(-17, 4), -1, 1, 0],
-        [0, _HALF, _QUARTER, Q(-5, 2), Q(-5, 4), 2, 1, 0],
-        [0, -_HALF, _QUARTER, Q(5, 2), Q(-5, 4), -2, 1, 0],
-        [0, 2, 4, Q(-5, 2), -5, _HALF, 1, 0],
-        [0, -2, 4, Q(5, 2), -5, -_HALF, 1, 0],
-        [0, -1, 0, Q(21, 4), 0, Q(-21, 4), 0, 1],
-    ],
-}
-WEIGHT = {  # G
-    2: [[1, 0, 0], [_HALF, _HALF, _HALF], [_HALF, -_HALF, _HALF], [0, 0, 1]],
-    4: [
-        [_QUARTER, 0, 0],
-        [Q(-1, 6), Q(-1, 6), Q(-1, 6)],
-        [Q(-1, 6), Q(1, 6), Q(-1, 6)],
-        [Q(1, 24), Q(1, 12), Q(1, 6)],
-        [Q(1, 24), Q(-1, 12), Q(1, 6)],
-        [0, 0, 1],
-    ],
-    6: [
-        [1, 0, 0],
-        [Q(-2, 9), Q(-2, 9), Q(-2, 9)],
-        [Q(-2, 9), Q(2, 9), Q(-2, 9)],
-        [Q(1, 90), Q(1, 45), Q(2, 45)],
-        [Q(1, 90), Q(-1, 45), Q(2, 45)],
-        [Q(1, 45), Q(1, 90), Q(1, 180)],
-        [Q(1, 45), Q(-1, 90), Q(1, 180)],
-        [0, 0, 1],
-    ],
-}
-OUTPUT = {  # A^T
-    2: [[1, 1, 1, 0], [0, 1, -1, 1]],
-    4: [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]],
-    6: [
-        [1, 1, 1, 1, 1, 32, 32, 0],
-        [0, 1, -1, 2, -2, 16, -16, 0],
-        [0, 1, 1, 4, 4, 8, 8, 0],
-        [0, 1, -1, 8, -8, 4, -4, 0],
-        [0, 1, 1, 16, 16, 2, 2, 0],
-        [0, 1, -1, 32, -32, 1, -1, 1],
-    ],
-}
 
 
 def pack_winograd(weight: NDArray[np.float32], m: int, cols: int) -> NDArray[np.float32]:

@@ -13,10 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from numba import njit
-
 from netdsl.backends.cpu.kernels.functions import FUNCTIONS
-from netdsl.backends.cpu.simd import VECTOR_BYTES, Tile, broadcast, i64, load, prefetch, store
+from netdsl.backends.cpu.simd import VECTOR_BYTES, broadcast, i64, leaf, load, prefetch, store
+from netdsl.backends.cpu.tile import Tile
 
 AHEAD = 4096  # bytes of weights asked for early; measured: 107 to 152 GFLOP/s where weights come from beyond L2
 
@@ -26,7 +25,7 @@ def _finish(tile: Tile, function: str | None) -> Any:
     add_from, clamp, put = tile.add_from, tile.clamp, tile.put
     if function is None:
 
-        @njit
+        @leaf
         def finish(acc, y, y_row, y_pixel, y_plane, r, r_row, r_pixel, r_plane, lines, rows, cols, low, high, a):  # type: ignore[no-untyped-def]
             if r != 0:
                 acc = add_from(acc, r, r_row, r_pixel, r_plane, lines, rows, cols)
@@ -35,7 +34,7 @@ def _finish(tile: Tile, function: str | None) -> Any:
         return finish
     apply = FUNCTIONS[function]
 
-    @njit
+    @leaf
     def finish_with(acc, y, y_row, y_pixel, y_plane, r, r_row, r_pixel, r_plane, lines, rows, cols, low, high, a):  # type: ignore[no-untyped-def]
         if r != 0:
             acc = add_from(acc, r, r_row, r_pixel, r_plane, lines, rows, cols)

@@ -22,11 +22,11 @@ from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from netdsl.backends.cpu.simd import I64, i64
+from netdsl.backends.cpu.simd import I64, i64, leaf
 
 LINE = 64  # bytes; a cache line on every processor of interest
 TICKET, ARRIVED, PHASE, TABLE, STEPS, THREADS, STATE = 0, LINE, 2 * LINE, 3 * LINE, 4 * LINE, 5 * LINE, 8 * LINE
@@ -125,7 +125,7 @@ def call(typingctx: Any, address: Any, arguments: Any, thread: Any, threads: Any
     return types.void(*[types.intp] * 4), codegen
 
 
-@njit
+@leaf
 def _barrier(mailbox, threads):  # type: ignore[no-untyped-def]
     phase = read(mailbox + PHASE)
     if increment(mailbox + ARRIVED) == threads - 1:
@@ -140,7 +140,7 @@ def _barrier(mailbox, threads):  # type: ignore[no-untyped-def]
                 offer()
 
 
-@njit
+@leaf
 def _walk(mailbox, table, steps, thread, threads):  # type: ignore[no-untyped-def]
     for s in range(steps):
         active = min(threads, i64(table, 4 * s + 2))

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from netdsl.backends.cpu.simd import (
     absolute,
     add,
     div,
     fma,
+    leaf,
     maximum,
     minimum,
     mul,
@@ -32,7 +32,7 @@ from netdsl.backends.cpu.simd import (
 c = np.float32
 
 
-@njit
+@leaf
 def exp(x):  # type: ignore[no-untyped-def]
     x = minimum(maximum(x, splat(c(-87.33654))), splat(c(88.37626)))
     k = nearest(mul(x, splat(c(1.44269504088896341))))
@@ -48,7 +48,7 @@ def exp(x):  # type: ignore[no-untyped-def]
     return mul(p, power_of_two(k))
 
 
-@njit
+@leaf
 def log(x):  # type: ignore[no-untyped-def]
     """Natural logarithm of positive normal numbers."""
     m, e = split_exponent(x)
@@ -71,12 +71,12 @@ def log(x):  # type: ignore[no-untyped-def]
     return fma(e, splat(c(0.693359375)), add(m, y))
 
 
-@njit
+@leaf
 def sigmoid(x, a):  # type: ignore[no-untyped-def]
     return div(splat(c(1.0)), add(splat(c(1.0)), exp(sub(zero(), x))))
 
 
-@njit
+@leaf
 def tanh(x, a):  # type: ignore[no-untyped-def]
     """An odd polynomial of degree 13 over an even one of degree 6, for x limited to where tanh rounds to 1.
 
@@ -98,7 +98,7 @@ def tanh(x, a):  # type: ignore[no-untyped-def]
     return div(mul(x, p), q)
 
 
-@njit
+@leaf
 def erf(x):  # type: ignore[no-untyped-def]
     size = absolute(x)
     t = div(splat(c(1.0)), fma(size, splat(c(0.3275911)), splat(c(1.0))))
@@ -111,27 +111,27 @@ def erf(x):  # type: ignore[no-untyped-def]
     return where_positive(x, y, sub(zero(), y))
 
 
-@njit
+@leaf
 def identity(x, a):  # type: ignore[no-untyped-def]
     return x
 
 
-@njit
+@leaf
 def relu(x, a):  # type: ignore[no-untyped-def]
     return maximum(x, zero())
 
 
-@njit
+@leaf
 def relu6(x, a):  # type: ignore[no-untyped-def]
     return minimum(maximum(x, zero()), splat(c(6.0)))
 
 
-@njit
+@leaf
 def leaky(x, a):  # type: ignore[no-untyped-def]
     return where_positive(x, x, mul(a, x))
 
 
-@njit
+@leaf
 def elu(x, a):  # type: ignore[no-untyped-def]
     """x above 0, else a * (exp(x) - 1); the difference by its series where it would cancel."""
     series = splat(c(1.0 / 120.0))
@@ -142,29 +142,29 @@ def elu(x, a):  # type: ignore[no-untyped-def]
     return where_positive(x, x, mul(a, down))
 
 
-@njit
+@leaf
 def gelu(x, a):  # type: ignore[no-untyped-def]
     return mul(mul(x, splat(c(0.5))), add(splat(c(1.0)), erf(mul(x, splat(c(0.70710678118))))))
 
 
-@njit
+@leaf
 def gelu_tanh(x, a):  # type: ignore[no-untyped-def]
     inner = mul(splat(c(0.7978845608)), fma(mul(mul(x, x), x), splat(c(0.044715)), x))
     return mul(mul(x, splat(c(0.5))), add(splat(c(1.0)), tanh(inner, inner)))
 
 
-@njit
+@leaf
 def silu(x, a):  # type: ignore[no-untyped-def]
     return mul(x, sigmoid(x, a))
 
 
-@njit
+@leaf
 def hardsigmoid(x, a):  # type: ignore[no-untyped-def]
     y = fma(x, splat(c(1.0 / 6.0)), splat(c(0.5)))
     return minimum(maximum(y, zero()), splat(c(1.0)))
 
 
-@njit
+@leaf
 def hardswish(x, a):  # type: ignore[no-untyped-def]
     return mul(x, hardsigmoid(x, a))
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from netdsl.backends.cpu.simd import VECTOR_BYTES, WIDTH, Tile, load
+from netdsl.backends.cpu.simd import VECTOR_BYTES, WIDTH, load
+from netdsl.backends.cpu.tile import Tile
 
 
 def make_multiply_adds(chains: int) -> Callable[..., None]:

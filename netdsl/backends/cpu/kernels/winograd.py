@@ -3,8 +3,8 @@
 For a block of patches: transform the inputs of all channels to V, then for a few tiles of outputs `together` multiply
 the (m+2)^2 planes with the transformed weights to M and transform back, epilogue included. M stays in the second-level
 cache, and so does V unless the weights are so large that reading them often would cost more.
-V is [cell][channel block][patch][lane], M is [cell][output block][patch][lane]. The transforms are those of
-`netdsl.backends.cpu.winograd`, along one axis at a time, with what rows share computed once.
+V is [cell][channel block][patch][lane], M is [cell][output block][patch][lane]. The transforms run along one axis at a
+time.
 """
 
 from __future__ import annotations
@@ -12,120 +12,35 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-from numba import njit
-
 from netdsl.backends.cpu.kernels.conv import AHEAD
 from netdsl.backends.cpu.kernels.functions import FUNCTIONS
+from netdsl.backends.cpu.kernels.matrices import INPUT, OUTPUT
 from netdsl.backends.cpu.simd import (
     VECTOR_BYTES,
-    Tile,
     add,
     broadcast,
-    fma,
+    leaf,
     load,
     maximum,
     minimum,
     prefetch,
-    splat,
     store,
-    sub,
 )  # fmt: skip
-
-c = np.float32
-
-
-@njit
-def _input_2(x, step, y, out):  # type: ignore[no-untyped-def]
-    d0, d1, d2, d3 = load(x), load(x + step), load(x + 2 * step), load(x + 3 * step)
-    store(y, sub(d0, d2))
-    store(y + out, add(d1, d2))
-    store(y + 2 * out, sub(d2, d1))
-    store(y + 3 * out, sub(d3, d1))
-
-
-@njit
-def _output_2(x, step, y, out):  # type: ignore[no-untyped-def]
-    m0, m1, m2, m3 = load(x), load(x + step), load(x + 2 * step), load(x + 3 * step)
-    store(y, add(m0, add(m1, m2)))
-    store(y + out, add(sub(m1, m2), m3))
-
-
-@njit
-def _input_4(x, step, y, out):  # type: ignore[no-untyped-def]
-    d0, d1, d2 = load(x), load(x + step), load(x + 2 * step)
-    d3, d4, d5 = load(x + 3 * step), load(x + 4 * step), load(x + 5 * step)
-    four, five, two = splat(c(4.0)), splat(c(-5.0)), splat(c(2.0))
-    minus = splat(c(-4.0))
-    even, odd = fma(minus, d2, d4), fma(minus, d1, d3)
-    near, far = sub(d4, d2), sub(d3, d1)
-    store(y, fma(five, d2, fma(four, d0, d4)))
-    store(y + out, add(even, odd))
-    store(y + 2 * out, sub(even, odd))
-    store(y + 3 * out, fma(two, far, near))
-    store(y + 4 * out, fma(splat(c(-2.0)), far, near))
-    store(y + 5 * out, fma(five, d3, fma(four, d1, d5)))
-
-
-@njit
-def _output_4(x, step, y, out):  # type: ignore[no-untyped-def]
-    m0, m1, m2 = load(x), load(x + step), load(x + 2 * step)
-    m3, m4, m5 = load(x + 3 * step), load(x + 4 * step), load(x + 5 * step)
-    near_sum, near_gap, far_sum, far_gap = add(m1, m2), sub(m1, m2), add(m3, m4), sub(m3, m4)
-    store(y, add(m0, add(near_sum, far_sum)))
-    store(y + out, fma(splat(c(2.0)), far_gap, near_gap))
-    store(y + 2 * out, fma(splat(c(4.0)), far_sum, near_sum))
-    store(y + 3 * out, add(fma(splat(c(8.0)), far_gap, near_gap), m5))
-
-
-@njit
-def _input_6(x, step, y, out):  # type: ignore[no-untyped-def]
-    d0, d1, d2, d3 = load(x), load(x + step), load(x + 2 * step), load(x + 3 * step)
-    d4, d5, d6, d7 = load(x + 4 * step), load(x + 5 * step), load(x + 6 * step), load(x + 7 * step)
-    store(y, add(fma(splat(c(5.25)), sub(d4, d2), d0), sub(splat(c(0.0)), d6)))
-    store(y + 7 * out, add(fma(splat(c(5.25)), sub(d3, d5), d7), sub(splat(c(0.0)), d1)))
-    even, odd = fma(splat(c(-4.25)), d4, add(d2, d6)), fma(splat(c(-4.25)), d3, add(d1, d5))
-    store(y + out, add(even, odd))
-    store(y + 2 * out, sub(even, odd))
-    even = fma(splat(c(-1.25)), d4, fma(splat(c(0.25)), d2, d6))
-    odd = fma(splat(c(0.5)), d1, fma(splat(c(-2.5)), d3, fma(splat(c(2.0)), d5, splat(c(0.0)))))
-    store(y + 3 * out, add(even, odd))
-    store(y + 4 * out, sub(even, odd))
-    even = fma(splat(c(-5.0)), d4, fma(splat(c(4.0)), d2, d6))
-    odd = fma(splat(c(2.0)), d1, fma(splat(c(-2.5)), d3, fma(splat(c(0.5)), d5, splat(c(0.0)))))
-    store(y + 5 * out, add(even, odd))
-    store(y + 6 * out, sub(even, odd))
-
-
-@njit
-def _output_6(x, step, y, out):  # type: ignore[no-untyped-def]
-    m0, m1, m2, m3 = load(x), load(x + step), load(x + 2 * step), load(x + 3 * step)
-    m4, m5, m6, m7 = load(x + 4 * step), load(x + 5 * step), load(x + 6 * step), load(x + 7 * step)
-    s1, g1, s2, g2, s3, g3 = add(m1, m2), sub(m1, m2), add(m3, m4), sub(m3, m4), add(m5, m6), sub(m5, m6)
-    store(y, add(m0, add(s1, fma(splat(c(32.0)), s3, s2))))
-    store(y + out, fma(splat(c(16.0)), g3, fma(splat(c(2.0)), g2, g1)))
-    store(y + 2 * out, fma(splat(c(8.0)), s3, fma(splat(c(4.0)), s2, s1)))
-    store(y + 3 * out, fma(splat(c(4.0)), g3, fma(splat(c(8.0)), g2, g1)))
-    store(y + 4 * out, fma(splat(c(2.0)), s3, fma(splat(c(16.0)), s2, s1)))
-    store(y + 5 * out, add(m7, add(g3, fma(splat(c(32.0)), g2, g1))))
-
-
-INPUT: dict[int, Any] = {2: _input_2, 4: _input_4, 6: _input_6}
-OUTPUT: dict[int, Any] = {2: _output_2, 4: _output_4, 6: _output_6}
+from netdsl.backends.cpu.tile import Tile, transform
 
 
 def _limited(function: str | None) -> Any:
     """The last step of the epilogue: limits, or an elementwise function."""
     if function is None:
 
-        @njit
+        @leaf
         def limit(value, low, high, a):  # type: ignore[no-untyped-def]
             return minimum(maximum(value, low), high)
 
         return limit
     apply = FUNCTIONS[function]
 
-    @njit
+    @leaf
     def call(value, low, high, a):  # type: ignore[no-untyped-def]
         return apply(value, a)
 
@@ -139,18 +54,18 @@ def make_winograd(m: int, rows: int, cols: int, function: str | None) -> Callabl
     start, outer, put = tile.start, tile.outer, tile.put
     side = m + 2
     cells = side * side
-    input_1d, output_1d = INPUT[m], OUTPUT[m]
+    input_1d, output_1d = transform(INPUT[m]), transform(OUTPUT[m])
     step = cols * VECTOR_BYTES
     lanes = VECTOR_BYTES // 4
 
-    @njit
+    @leaf
     def transform_in(x, x_row, v, v_cell, work):  # type: ignore[no-untyped-def]
         for j in range(side):
             input_1d(x + j * VECTOR_BYTES, x_row, work + j * VECTOR_BYTES, side * VECTOR_BYTES)
         for i in range(side):
             input_1d(work + i * side * VECTOR_BYTES, VECTOR_BYTES, v + i * side * v_cell, v_cell)
 
-    @njit
+    @leaf
     def transform_out(u, u_cell, y, y_row, r, r_row, bias, height, width, low, high, a, work):  # type: ignore[no-untyped-def]
         for j in range(side):
             output_1d(u + j * u_cell, side * u_cell, work + j * VECTOR_BYTES, side * VECTOR_BYTES)

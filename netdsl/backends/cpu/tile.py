@@ -1,0 +1,274 @@
+"""Register tiles: rows x cols vectors that LLVM keeps in registers through a loop; and small linear maps on vectors."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, models, register_model
+
+from netdsl.backends.cpu.simd import (
+    F32,
+    I64,
+    LLVM_VEC,
+    emit_fma,
+    emit_load,
+    emit_max,
+    emit_min,
+    emit_offset,
+    emit_pointer,
+    emit_splat,
+    vec,
+)
+from netdsl.backends.cpu.target import VECTOR_BYTES, WIDTH
+
+
+class TileType(types.Type):
+    """Numba type of so many vectors held in registers."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        super().__init__(name=f"tile{count}xf32x{WIDTH}")
+
+
+@register_model(TileType)
+class TileModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, fe_type: Any) -> None:
+        super().__init__(manager, fe_type, ir.ArrayType(LLVM_VEC, fe_type.count))
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A register tile of `lines` x `rows` pixels x `cols` vectors.
+
+    The inputs of neighbouring pixels of a line lie `pixel` floats apart, lines any number of bytes.
+    Its operations are intrinsics; each is made anew when asked for, so take them once, outside the kernel:
+
+    start(bias)                   every pixel begins as the `cols` vectors at address `bias`
+    outer(t, x, line, w)          t[l, m, n] += x[l * line + m * pixel] * w[n]: one step of a matrix product
+    inner(t, x, w)                t[0, m, 0] += x[m * pixel ...] * w, lane by lane (depthwise; one line, one column)
+    add_from(t, at, ...)          t[l, m, n] += the vector at `at + l * line + m * row + n * col`
+    clamp(t, low, high)           t limited to low .. high, vectors
+    put(t, at, ...)               store the tile
+
+    The last two take (line, row, col) in bytes and how many lines, rows and columns are real.
+    """
+
+    rows: int
+    cols: int
+    pixel: int
+    lines: int = 1
+
+    @property
+    def type(self) -> TileType:
+        return TileType(self.lines * self.rows * self.cols)
+
+    @property
+    def start(self) -> Any:
+        kind, cols = self.type, self.cols
+
+        @intrinsic
+        def start(typingctx: Any, bias: Any) -> Any:
+            def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+                value = ir.Constant(ir.ArrayType(LLVM_VEC, kind.count), ir.Undefined)
+                first = [
+                    emit_load(builder, emit_offset(builder, args[0], n * VECTOR_BYTES), LLVM_VEC, 4)
+                    for n in range(cols)
+                ]
+                for i in range(kind.count):
+                    value = builder.insert_value(value, first[i % cols], i)
+                return value
+
+            return kind(types.intp), codegen
+
+        return start
+
+    @property
+    def outer(self) -> Any:
+        kind, lines, rows, cols, pixel = self.type, self.lines, self.rows, self.cols, self.pixel
+
+        @intrinsic
+        def outer(typingctx: Any, t: Any, x: Any, line: Any, w: Any) -> Any:
+            def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+                value, x, line, w = args
+                weights = [
+                    emit_load(builder, emit_offset(builder, w, n * VECTOR_BYTES), LLVM_VEC, 4) for n in range(cols)
+                ]
+                i = 0
+                for _ in range(lines):
+                    for m in range(rows):
+                        b = emit_splat(builder, emit_load(builder, emit_offset(builder, x, 4 * m * pixel), F32, 4))
+                        for weight in weights:
+                            sum_ = emit_fma(builder, b, weight, builder.extract_value(value, i))
+                            value = builder.insert_value(value, sum_, i)
+                            i += 1
+                    x = builder.add(x, line)
+                return value
+
+            return kind(kind, types.intp, types.intp, types.intp), codegen
+
+        return outer
+
+    @property
+    def inner(self) -> Any:
+        kind, rows, pixel = self.type, self.rows, self.pixel
+
+        @intrinsic
+        def inner(typingctx: Any, t: Any, x: Any, w: Any) -> Any:
+            def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+                value, x, w = args
+                for m in range(rows):
+                    b = emit_load(builder, emit_offset(builder, x, 4 * m * pixel), LLVM_VEC, 4)
+                    value = builder.insert_value(value, emit_fma(builder, b, w, builder.extract_value(value, m)), m)
+                return value
+
+            return kind(kind, types.intp, vec), codegen
+
+        return inner
+
+    @property
+    def add_from(self) -> Any:
+        kind, shape = self.type, (self.lines, self.rows, self.cols)
+
+        @intrinsic
+        def add_from(
+            typingctx: Any, t: Any, at: Any, line: Any, row: Any, col: Any, lines: Any, rows: Any, cols: Any
+        ) -> Any:
+            def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+                value, zeros = args[0], ir.Constant(LLVM_VEC, [0.0] * WIDTH)
+                for k, address, inside in _cells(builder, shape, args[1:]):
+                    before = builder.block
+                    with builder.if_then(inside):
+                        loaded = emit_load(builder, address, LLVM_VEC, 4)
+                        then = builder.block
+                    term = builder.phi(LLVM_VEC)
+                    term.add_incoming(zeros, before)
+                    term.add_incoming(loaded, then)
+                    value = builder.insert_value(value, builder.fadd(builder.extract_value(value, k), term), k)
+                return value
+
+            return kind(kind, *[types.intp] * 7), codegen
+
+        return add_from
+
+    @property
+    def clamp(self) -> Any:
+        kind = self.type
+
+        @intrinsic
+        def clamp(typingctx: Any, t: Any, low: Any, high: Any) -> Any:
+            def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+                value, low, high = args
+                for i in range(kind.count):
+                    v = emit_min(builder, emit_max(builder, builder.extract_value(value, i), low), high)
+                    value = builder.insert_value(value, v, i)
+                return value
+
+            return kind(kind, vec, vec), codegen
+
+        return clamp
+
+    @property
+    def put(self) -> Any:
+        kind, shape = self.type, (self.lines, self.rows, self.cols)
+
+        @intrinsic
+        def put(
+            typingctx: Any, t: Any, at: Any, line: Any, row: Any, col: Any, lines: Any, rows: Any, cols: Any
+        ) -> Any:
+            def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+                for k, address, inside in _cells(builder, shape, args[1:]):
+                    with builder.if_then(inside):
+                        v = builder.extract_value(args[0], k)
+                        builder.store(v, emit_pointer(builder, address, LLVM_VEC)).align = 4
+                return context.get_dummy_value()
+
+            return types.void(kind, *[types.intp] * 7), codegen
+
+        return put
+
+
+def _cells(builder: Any, shape: tuple[int, int, int], args: Any) -> Any:
+    """For each vector of a tile: its number, its address, whether it is real."""
+    at, steps, real = args[0], args[1:4], args[4:7]
+    for k, place in enumerate(itertools.product(*map(range, shape))):
+        address, inside = at, ir.Constant(ir.IntType(1), 1)
+        for i, step, count, most in zip(place, steps, real, shape, strict=True):
+            address = builder.add(address, builder.mul(step, ir.Constant(I64, i)))
+            if most > 1:
+                inside = builder.and_(inside, builder.icmp_signed("<", ir.Constant(I64, i), count))
+        yield k, address, inside
+
+
+def transform(matrix: Sequence[Sequence[Any]]) -> Any:
+    """The linear map y = matrix x on vectors: transform(x, x_step, y, y_step), addresses and steps in bytes.
+
+    Interpolation at points that come in pairs +p, -p makes the two rows of a pair differ in the signs of every other
+    coefficient only (or, in a transposed matrix, two columns): what they share is computed once.
+    """
+    rows = [[float(v) for v in row] for row in matrix]
+    columns = len(rows[0])
+
+    def sum_of(builder: Any, terms: list[tuple[float, Any]]) -> Any:
+        total = None
+        for factor, value in sorted(((f, v) for f, v in terms if f), key=lambda t: abs(t[0]) != 1):
+            if total is None:
+                total = value if factor == 1 else builder.fmul(value, _constant(factor))
+            elif abs(factor) == 1:
+                total = builder.fadd(total, value) if factor == 1 else builder.fsub(total, value)
+            else:
+                total = emit_fma(builder, value, _constant(factor), total)
+        return total
+
+    def emit(builder: Any, x: list[Any]) -> list[Any]:
+        turned = list(zip(*rows, strict=True))
+        pairs = {i: j for i, j in itertools.combinations(range(columns), 2) if _mirrored(turned, i, j)}
+        if pairs:  # output side: columns i and j enter every row as their sum or their difference
+            y = []
+            sums = {i: (builder.fadd(x[i], x[j]), builder.fsub(x[i], x[j])) for i, j in pairs.items()}
+            paired = {*pairs, *pairs.values()}
+            for row in rows:
+                terms = [(f, v) for k, (f, v) in enumerate(zip(row, x, strict=True)) if k not in paired]
+                terms += [(row[i], sums[i][row[i] != row[j]]) for i, j in pairs.items()]
+                y.append(sum_of(builder, terms))
+            return y
+        done: dict[int, Any] = {}
+        for i, j in itertools.combinations(range(len(rows)), 2):
+            if _mirrored(rows, i, j):
+                same = sum_of(builder, [(a, v) for a, b, v in zip(rows[i], rows[j], x, strict=True) if a == b])
+                turned = sum_of(builder, [(a, v) for a, b, v in zip(rows[i], rows[j], x, strict=True) if a != b])
+                done[i], done[j] = builder.fadd(same, turned), builder.fsub(same, turned)
+        return [done.get(i) or sum_of(builder, list(zip(row, x, strict=True))) for i, row in enumerate(rows)]
+
+    @intrinsic
+    def linear(typingctx: Any, x: Any, x_step: Any, y: Any, y_step: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            x, x_step, y, y_step = args
+            values = [emit_load(builder, _stepped(builder, x, x_step, i), LLVM_VEC, 4) for i in range(columns)]
+            for i, value in enumerate(emit(builder, values)):
+                builder.store(value, emit_pointer(builder, _stepped(builder, y, y_step, i), LLVM_VEC)).align = 4
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 4), codegen
+
+    return linear
+
+
+def _constant(value: float) -> Any:
+    return ir.Constant(LLVM_VEC, [value] * WIDTH)
+
+
+def _stepped(builder: Any, address: Any, step: Any, count: int) -> Any:
+    return builder.add(address, builder.mul(step, ir.Constant(I64, count)))
+
+
+def _mirrored(rows: Sequence[Sequence[float]], i: int, j: int) -> bool:
+    """Whether two rows share some coefficients and differ from each other in nothing but the signs of the others."""
+    pairs = list(zip(rows[i], rows[j], strict=True))
+    return (
+        all(abs(a) == abs(b) for a, b in pairs) and any(a != b for a, b in pairs) and any(a == b != 0 for a, b in pairs)
+    )
