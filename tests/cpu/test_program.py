@@ -203,13 +203,35 @@ CONCATS = {
 @pytest.mark.parametrize("name", CONCATS)
 @pytest.mark.parametrize("batch", [1, 3])
 def test_branches_write_into_the_joined_tensor(name: str, batch: int) -> None:
-    graph = build(f"netdsl 1\nnet sample {{\n  input x 8x9x10\n{CONCATS[name]}\n}}\n")
+    agrees(CONCATS[name], batch)
+
+
+def agrees(body: str, batch: int) -> None:
+    """Assert that two calls of a network of this body agree with its definition."""
+    graph = build(f"netdsl 1\nnet sample {{\n  input x 8x9x10\n{body}\n}}\n")
     weights = random_weights(graph, 2)
     x = np.random.default_rng(1).standard_normal((batch, 8, 9, 10)).astype(np.float32)
     program = cpu.lower(graph, weights, 2)
     for _ in range(2):
         for found, expected in zip(program([x]), reference.run(graph, weights, [x]), strict=True):
             np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+HALF = "residual { conv 16 1x1 }"
+RESIDUALS = {
+    "a stage": "conv 16 3x3 pad=1\n repeat 3 { residual { conv 16 3x3 pad=1 | relu | conv 16 3x3 pad=1 }\n relu }",
+    "read again": "a: conv 16 1x1\n residual { conv 16 3x3 pad=1 }\n add a",
+    "an output": "conv 16 1x1\n output first\n residual { conv 16 3x3 pad=1 }\n output last",
+    "flattened": f"a: conv 16 1x1\n {HALF}\n flatten | b: dense 5\n from a\n flatten | dense 5\n add b",
+    "joined besides": f"a: conv 16 1x1\n {HALF}\n concat a",
+    "wider halo": f"conv 16 1x1\n {HALF}\n conv 16 5x5 pad=2\n {HALF}\n conv 8 3x3 pad=1",
+    "the input itself": "residual { conv 8 3x3 pad=1 }\n residual { conv 8 3x3 pad=1 }\n leaky 0.1",
+}
+
+
+@pytest.mark.parametrize("name", RESIDUALS)
+def test_residuals_are_overwritten_only_when_nobody_reads_them_later(name: str) -> None:
+    agrees(RESIDUALS[name], batch=2)
 
 
 def test_a_dense_block_copies_nothing() -> None:

@@ -12,7 +12,7 @@ from netdsl.ops.base import Input
 from netdsl.ops.conv import Conv
 from netdsl.ops.deconv import Deconv
 from netdsl.ops.dense import Dense
-from netdsl.ops.join import Concat
+from netdsl.ops.join import Add, Concat
 from netdsl.ops.shape import Flatten
 from netdsl.tensor import TensorType
 
@@ -128,4 +128,26 @@ def homes(graph: Graph, halos: Sequence[Halo]) -> dict[int, tuple[int, int]]:
             if first % WIDTH == 0 and fills and halo and j not in found and not isinstance(graph.nodes[j].op, Input):
                 found[j] = i, first
             first += kind.channels
+    return found
+
+
+def spent_residuals(graph: Graph, halos: Sequence[Halo], homes: Mapping[int, tuple[int, int]]) -> dict[int, int]:
+    """Results that may overwrite the residual they are added to: {node: residual}.
+
+    A kernel reads each value of the residual just before it writes the result there. Precondition: the node is the
+    residual's last reader, no other tensor shares the residual's memory, and its halo serves the result's readers too.
+    """
+    readers = graph.consumers()
+    outputs = {o.node for o in graph.outputs}
+    found: dict[int, int] = {}
+    for i, node in enumerate(graph.nodes):
+        if not any(isinstance(op, Add) for op in node.fused) or i in homes:
+            continue
+        j = node.inputs[-1]
+        alone = j not in homes and j not in outputs and not isinstance(graph.nodes[j].op, (Concat, Flatten, Input))
+        last = max(readers[j]) == i and node.inputs.count(j) == 1
+        shared = any(isinstance(graph.nodes[r].op, Flatten) for r in readers[j])
+        halo = all(need <= has for need, has in zip(halos[i], halos[j], strict=True))
+        if alone and last and not shared and halo:
+            found[i] = j
     return found

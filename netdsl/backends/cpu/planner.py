@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from netdsl.backends.cpu.demands import halos, homes, thin_inputs, winograd_sizes
+from netdsl.backends.cpu.demands import halos, homes, spent_residuals, thin_inputs, winograd_sizes
 from netdsl.backends.cpu.jit import Kernel
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.views import NO_HALO, Address, Argument, Data, Step, View, aligned, layout
@@ -56,6 +56,7 @@ class Planner:
         self.halos = halos(graph, self.winograd)
         self.thin = thin_inputs(graph)
         self.homes = homes(graph, self.halos)
+        self.residuals = spent_residuals(graph, self.halos, self.homes)
 
     def input_views(self, node: Node) -> list[View]:
         return [self.views[i] for i in node.inputs]
@@ -68,11 +69,17 @@ class Planner:
     def output(self, index: int, work: int) -> View:
         """The place of a node's result, with the halo its readers need (cleared by a step of its own).
 
-        A result that is joined with others lies within the joined tensor from the start.
+        A result that is joined with others lies within the joined tensor from the start; one that is added to a
+        residual nobody reads later takes the residual's place.
         """
-        if index not in self.views:
-            home = self.homes.get(index)
-            self.views[index] = self._fresh(index, work) if home is None else self._slice(index, *home)
+        if index in self.views:
+            return self.views[index]
+        if index in self.residuals:
+            self.views[index] = self.views[self.residuals[index]]
+        elif index in self.homes:
+            self.views[index] = self._slice(index, *self.homes[index])
+        else:
+            self.views[index] = self._fresh(index, work)
         return self.views[index]
 
     def _slice(self, index: int, joined: int, first: int) -> View:
