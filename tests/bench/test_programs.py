@@ -1,0 +1,123 @@
+"""Each program under bench/, with the fewest rounds on a tiny network: it runs, and its record has what it should.
+
+Nothing here asserts how long anything takes.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ladder
+import memory
+import peers
+import records
+import scaling
+import startup
+from netdsl.benchmark import Comparison
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("safetensors")
+
+
+def written(path: Path) -> records.Record:
+    """A results file, with what all of them hold checked."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    assert set(record) >= {"command", "commit", "machine", "results"}
+    assert {"processor", "processors", "system", "python", "versions", "date"} <= set(record["machine"])
+    assert record["results"]
+    return record
+
+
+def test_peers(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "peers.json"
+    told = ["--networks", tiny, "--batch", "1,2", "--rounds", "2", "--threads", "1", "--peers", "onnxruntime"]
+    peers.main([*told, "--out", str(out)])
+    record = written(out)
+    assert (record["threads"], record["rounds"], record["means"]) == (1, 2, [])
+    found = [Comparison.from_dict(r) for r in record["results"]]
+    assert [(c.network, c.batch) for c in found] == [(tiny, 1), (tiny, 2)]
+    assert all(c.best[0] == "onnxruntime" and c.threads == 1 for c in found)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[-2:] == ["ratio", "target"] and len(lines) == 3
+
+
+def test_a_peer_that_takes_its_process_down_is_left_out(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = subprocess.run
+
+    def run(command: list[str], **how: object) -> object:
+        if "openvino" in command[-1]:
+            return subprocess.CompletedProcess(command, -11, "", "")
+        return honest(command, **how)
+
+    monkeypatch.setattr(peers.subprocess, "run", run)
+    (record,) = peers.measured(peers.Workload(tiny), [1], ["onnxruntime", "openvino"], 1, 1)
+    own, other, lost = Comparison.from_dict(record).outcomes
+    assert own.median and other.median
+    assert (lost.engine, lost.median, lost.reason) == ("openvino", None, "its process ended with status -11")
+
+
+def test_startup(tiny: str, tmp_path: Path) -> None:
+    out = tmp_path / "startup.json"
+    startup.main(["--network", tiny, "--threads", "1", "--runs", "1", "--out", str(out)])
+    what = [r["what"] for r in written(out)["results"]]
+    assert what == ["netdsl run, first ever", "netdsl run, later", "ONNX Runtime", "import netdsl", "Python alone"]
+    assert all(r["seconds"] > 0 and len(r["runs"]) == 1 for r in written(out)["results"])
+
+
+def test_memory(tiny: str, tmp_path: Path) -> None:
+    out = tmp_path / "memory.json"
+    memory.main(["--networks", tiny, "--threads", "1", "--out", str(out)])
+    (result,) = written(out)["results"]
+    assert result["netdsl"] > 1 << 20 and result["onnxruntime"] > 1 << 20
+    assert result["ratio"] == result["netdsl"] / result["onnxruntime"]
+    assert result["arena"] > 0 and result["weights"] > 0
+
+
+def test_scaling(tiny: str, tmp_path: Path) -> None:
+    out = tmp_path / "scaling.json"
+    scaling.main(["--networks", tiny, "--callers", "3", "--rounds", "1", "--seconds", "0.05", "--out", str(out)])
+    (result,) = written(out)["results"]
+    assert result["callers"] == 3 and result["speedup"] > 0 and result["throughput"] > 0
+
+
+def test_ladder(tmp_path: Path) -> None:
+    out = tmp_path / "ladder.json"
+    ladder.main(["--convolutions", "16x6", "--rounds", "1", "--out", str(out)])
+    record = written(out)
+    assert [r["rung"] for r in record["results"]] == [*ladder.LOWER, *ladder.UPPER]
+    assert all(0 <= r["error"] <= 1e-4 and r["flops"] > 0 for r in record["results"])
+
+
+@pytest.mark.parametrize("m", [0, 2, 4, 6])
+def test_the_upper_rungs_run_the_kernel_they_name(m: int) -> None:
+    case = ladder.case_of(16, 6)
+    (kernel,) = [s.kernel for s in ladder.program(case, m).plan(1).steps if s.kernel.module in ("conv", "winograd")]
+    assert (kernel.module, kernel.constants[0] if m else 0) == ("winograd" if m else "conv", m)
+
+
+def test_a_wrong_rung_is_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ladder.LOWER, "seven loops in Numba", lambda case: lambda: np.zeros((16, 6, 6), np.float32))
+    with pytest.raises(SystemExit, match="seven loops in Numba is wrong by"):
+        ladder.measure(16, 6, 1)
+
+
+def test_without_out_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    scaling.main(["--networks", "lenet5", "--callers", "1", "--rounds", "1", "--seconds", "0.01"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_program_that_fails_says_how() -> None:
+    with pytest.raises(SystemExit, match=r"(?s)ended with status 3.*no such thing"):
+        records.checked([sys.executable, "-c", "import sys; print('no such thing', file=sys.stderr); sys.exit(3)"])
+
+
+def test_results_that_are_not_there() -> None:
+    with pytest.raises(SystemExit, match="measure it first"):
+        records.read(Path("nowhere.json"))
