@@ -48,9 +48,7 @@ def samples() -> dict[str, Record]:
                "images_per_second_all_callers": 900.0, "throughput": 0.9}  # fmt: skip
     return {
         "peers": record(peers, threads=2, rounds=30, means=[{"batch": 1, "networks": 1, "mean": 2.0, "target": 1.5}]),
-        "startup": record(
-            [{"what": w, "seconds": s, "runs": [s]} for w, s in took.items()], network="resnet18", threads=2
-        ),
+        "startup": record(starts, network="resnet18", threads=2),
         "memory": record([memory], threads=2),
         "scaling": record([scaling], rounds=20),
         "ladder": record(rungs, rounds=10, threads=1, roof={"flops": 2.5e11, "bandwidth": 2e10}),
