@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
@@ -20,9 +21,9 @@ CHAINS = host().registers - 4  # chosen: above latency x units of any processor 
 MULTIPLY_ADDS = jit.Kernel("measure", "multiply_adds", (CHAINS,))
 READ = jit.Kernel("measure", "read", (CHAINS,))
 
-READ_BYTES = 256 << 20  # chosen: eight times the largest cache of the machine netdsl was made on
+LEAST_BYTES, MOST_BYTES = 256 << 20, 1 << 30  # chosen: read twice the largest cache, within these limits
 STEPS = 100_000  # chosen: a run of half a millisecond or more
-RUNS = 20  # chosen: the best of so many runs counts, as a ceiling is meant
+RUNS, READ_RUNS = 20, 6  # chosen: the best of so many runs counts, as a ceiling is meant
 
 
 def roof(threads: int | None = None) -> Roof:
@@ -35,20 +36,32 @@ def _measured(threads: int) -> Roof:
     out = aligned(threads * CHAINS * WIDTH)
     out[:] = np.linspace(0.0, 1e-3, out.size, dtype=np.float32)
     flop = 2 * threads * STEPS * CHAINS * WIDTH
-    flops = flop / _best(MULTIPLY_ADDS, [out.ctypes.data, STEPS], threads)
-    x = aligned(READ_BYTES // 4)
+    flops = flop / _best(MULTIPLY_ADDS, [out.ctypes.data, STEPS], threads, RUNS)
+    size = min(max(2 * _largest_cache(), LEAST_BYTES), MOST_BYTES)
+    x = aligned(size // 4)
     x[:] = 0.0
-    steps = READ_BYTES // (CHAINS * VECTOR_BYTES)
-    seconds = _best(READ, [x.ctypes.data, out.ctypes.data, steps], threads)
+    steps = size // (CHAINS * VECTOR_BYTES)
+    seconds = _best(READ, [x.ctypes.data, out.ctypes.data, steps], threads, READ_RUNS)
     return Roof(threads, flops, steps * CHAINS * VECTOR_BYTES / seconds)
 
 
-def _best(kernel: jit.Kernel, arguments: list[int], threads: int) -> float:
-    """Seconds of the fastest of RUNS runs of a kernel on all threads."""
+def _largest_cache() -> int:
+    """Bytes of the largest cache, where the system tells (Linux), else 0."""
+    sizes = [0]
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        text = path.read_text().strip()
+        units = {"K": 1 << 10, "M": 1 << 20}
+        if text[:-1].isdecimal() and text[-1] in units:
+            sizes.append(int(text[:-1]) * units[text[-1]])
+    return max(sizes)
+
+
+def _best(kernel: jit.Kernel, arguments: list[int], threads: int, runs: int) -> float:
+    """Seconds of the fastest of so many runs of a kernel on all threads."""
     block = np.array(arguments, np.int64)
     row = np.array([jit.load(kernel)[0], block.ctypes.data, threads, 1], np.int64)
     best = float("inf")
-    for _ in range(RUNS):
+    for _ in range(runs):
         started = time.perf_counter()
         team().run(row.ctypes.data, 1, threads)
         best = min(best, time.perf_counter() - started)
