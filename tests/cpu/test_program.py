@@ -238,3 +238,20 @@ def test_a_dense_block_copies_nothing() -> None:
     graph = build(f"netdsl 1\nnet sample {{\n  input x 8x9x10\n{CONCATS['cumulative']}\n}}\n")
     steps = cpu.lower(graph, random_weights(graph, 2)).plan(1).steps
     assert "gather" not in {s.kernel.factory for s in steps}
+
+
+@pytest.mark.parametrize("executable", ["sys.executable", "'/bin/false'", "'/no/such/file'", "''"])
+def test_many_kernels_are_compiled_whatever_becomes_of_the_helpers(tmp_path: Path, executable: str) -> None:
+    code = f"""
+        import sys
+        from netdsl.backends.cpu import jit
+        sys.executable = {executable}
+        seen = []
+        kernels = [jit.Kernel("move", f) for f in ("pack", "unpack", "clear", "batch_pixels")] + [jit.SERVE]
+        jit.load_all(kernels, lambda name, done, total: seen.append((done, total)))
+        assert seen[0] == (0, 5) and seen[-1] == (5, 5) and seen == sorted(seen), seen
+        assert all(jit.load(k)[0] for k in kernels)
+    """
+    done = in_fresh_process(code, NETDSL_CACHE=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "kernels").glob("*.o"))) == 5

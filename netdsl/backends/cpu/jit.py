@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import os
+import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module, metadata
@@ -28,6 +30,8 @@ from typing import Any
 from netdsl.backends.cpu.target import WIDTH, host
 
 Progress = Callable[[str, int, int], None]  # (kernel, how many are done, of how many)
+
+MANY = 4  # chosen: so many kernels to compile are worth starting other processes for
 
 _MAGIC = b"netdsl-kernel-1\n"
 _lock = threading.RLock()
@@ -206,11 +210,35 @@ def is_cached(kernel: Kernel) -> bool:
 
 
 def load_all(kernels: Iterable[Kernel], progress: Progress | None = None) -> None:
-    """Make kernels ready, telling `progress` of each that has to be compiled."""
+    """Make kernels ready, telling `progress` of each that has to be compiled. Several processors share the work."""
     missing = [k for k in dict.fromkeys(kernels) if not is_cached(k)]
-    for done, kernel in enumerate(missing):
-        if progress:
-            progress(kernel.name, done, len(missing))
-        load(kernel)
+    with _helping(missing):
+        for kernel in missing:
+            if progress and not is_cached(kernel):
+                progress(kernel.name, sum(map(is_cached, missing)), len(missing))
+            load(kernel)
     if progress and missing:
         progress("", len(missing), len(missing))
+
+
+@contextmanager
+def _helping(missing: Sequence[Kernel]) -> Iterator[None]:
+    """Other processes that compile from the list's end into the cache, while this one goes on from its start.
+
+    Numba compiles one kernel at a time in a process. Whatever a helper fails to deliver is compiled here.
+    """
+    count = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 4) - 1
+    helpers = []
+    if len(missing) >= MANY and sys.executable and count > 0:
+        for i in range(count):
+            names = json.dumps([(k.module, k.factory, k.constants) for k in missing[::-1][i::count]])
+            # -P: nothing in the current folder may pose as a module
+            command = [sys.executable, "-P", "-m", "netdsl.backends.cpu.warm", names]
+            with suppress(OSError):
+                helpers.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+    try:
+        yield
+    finally:
+        for helper in helpers:
+            helper.terminate()
+            helper.wait()
