@@ -36,6 +36,7 @@ def compile(
     seed: int = 0,
     inputs: Mapping[str, Shape] | None = None,
     *,
+    exact: bool = False,
     progress: Progress | None = None,
 ) -> Model:
     """Compile a network.
@@ -49,6 +50,8 @@ def compile(
     params    values for the network's parameters
     seed      of random weights
     inputs    shapes (C, H, W) by input name, for inputs with free sides (`?`) that should be ready at once
+    exact     whether every convolution is a plain sum of products; else 3x3 ones may run by Winograd's algorithm, which
+              is faster and within 1e-4 of the largest value
     progress  called with (what, done, total) while weights are downloaded and kernels compiled; total 0 if unknown
 
     Errors: SourceError, WeightsError, InputError, DeviceError, FetchError (all NetError).
@@ -58,7 +61,7 @@ def compile(
     found = stored.resolve(graph, weights, seed, _transfer(progress))
     if found.is_random and graph.tensors:
         warnings.warn(f"{graph.name} has {found.description}; its answers mean nothing", NetWarning, stacklevel=2)
-    return Model(graph, found, device, threads, progress=progress)
+    return Model(graph, found, device, threads, exact=exact, progress=progress)
 
 
 def _transfer(progress: Progress | None) -> Callable[[int, int | None], None] | None:

@@ -61,7 +61,12 @@ class Interpreted:
 
 
 def lower(
-    graph: Graph, weights: WeightSet, device: str, threads: int | None, progress: Progress | None = None
+    graph: Graph,
+    weights: WeightSet,
+    device: str,
+    threads: int | None,
+    progress: Progress | None = None,
+    exact: bool = False,
 ) -> Program:
     """The program of a graph on one of DEVICES."""
     if device == "reference":
@@ -69,7 +74,7 @@ def lower(
     from netdsl.backends import cpu
 
     told = progress and (lambda kernel, done, total: progress("compiling kernels", done, total))
-    return cpu.lower(graph, weights.tensors, threads, progress=told)
+    return cpu.lower(graph, weights.tensors, threads, progress=told, exact=exact)
 
 
 def choose_device(device: str) -> str:
@@ -90,6 +95,7 @@ class Model:
     graph                 the typed graph that was compiled
     inputs, outputs       Port records: name, shape, dtype
     device, threads       where it runs ("cpu" or "reference"), on how many threads
+    exact                 whether convolutions are plain sums of products, never Winograd's algorithm
     weights_description   where the weights come from, in words
     """
 
@@ -100,13 +106,15 @@ class Model:
         device: str = "cpu",
         threads: int | None = None,
         source: str | Path | None = None,
+        exact: bool = False,
         progress: Progress | None = None,
     ) -> None:
         self.graph = graph
+        self.exact = exact
         self.device = device
         self._weights = weights
         self._source = source or _source(graph)
-        self._program = lower(graph, weights, device, _checked_threads(threads), progress)
+        self._program = lower(graph, weights, device, _checked_threads(threads), progress, exact)
         self.threads = self._program.threads
         self._shapes = tuple(spec.type.shape for spec in graph.inputs)
         self._names = tuple(spec.name for spec in graph.outputs)
@@ -168,7 +176,7 @@ class Model:
         program = self._sizes.get(shapes)
         if program is not None:
             return program
-        program = lower(self._resized(shapes), self._weights, self.device, self.threads)
+        program = lower(self._resized(shapes), self._weights, self.device, self.threads, exact=self.exact)
         # A new dict takes the old one's place, so that another thread never sees one half changed.
         recent = list(self._sizes.items())[-(_SIZES_KEPT - 1) :]
         self._sizes = {**dict(recent), shapes: program}
@@ -252,7 +260,7 @@ class Model:
         # mapped from a file are copied into the pickle, so that it stands alone.
         tensors = {name: np.array(array) for name, array in self._weights.tensors.items()}
         weights = WeightSet(tensors, self._weights.description, self._weights.is_random)
-        return Model, (self.graph, weights, self.device, self.threads, self._source)
+        return Model, (self.graph, weights, self.device, self.threads, self._source, self.exact)
 
 
 def _source(graph: Graph) -> str | Path:
