@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import pickle
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
+import netdsl
 from netdsl.backends import cpu, reference
 from netdsl.backends.cpu import demands
 from netdsl.backends.cpu.kernels.matrices import INPUT, OUTPUT, WEIGHT
 from netdsl.backends.cpu.winograd import winograd_cut, winograd_size
 from netdsl.ops.conv import Conv
 from netdsl.tensor import TensorType
+from netdsl.weights import random_weights
 from shapes import graph_of, random_params
 
 ERROR = {2: 1e-6, 4: 1e-5, 6: 2e-5}  # of the largest output; direct kernels stay below 1e-6
@@ -65,6 +68,17 @@ def test_exact_keeps_winograd_out() -> None:
         return {s.kernel.factory for s in cpu.lower(graph, weights, 1, exact=exact).plan(1).steps}
 
     assert "winograd" in kernels(exact=False) and "winograd" not in kernels(exact=True)
+
+
+def test_exact_comes_closer_through_the_api_and_survives_a_pickle() -> None:
+    text = "netdsl 1\nnet one {\n  input x 64x28x28\n  conv 64 3x3 pad=1\n}\n"
+    graph = netdsl.build(text)
+    weights, x = random_weights(graph, 0), np.random.default_rng(0).standard_normal((1, 64, 28, 28)).astype(np.float32)
+    (expected,) = reference.run(graph, weights, [x])
+    exact = netdsl.compile(text, weights=weights, exact=True)
+    near, far = (np.abs(net(x) - expected).max() for net in (exact, netdsl.compile(text, weights=weights)))
+    assert near < far <= 1e-4 * np.abs(expected).max()
+    assert np.array_equal(pickle.loads(pickle.dumps(exact))(x), exact(x))
 
 
 @pytest.mark.parametrize(
