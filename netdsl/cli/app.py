@@ -63,10 +63,10 @@ def _invoke(arguments: list[str]) -> int:
     try:
         with app.make_context("netdsl", arguments) as context:
             app.invoke(context)
-        sys.stdout.flush()
+        _flush()
         return 0
     except click.exceptions.Exit as end:
-        sys.stdout.flush()
+        _flush()
         return end.exit_code
     except click.Abort:
         return 130
@@ -92,3 +92,9 @@ def _invoke(arguments: list[str]) -> int:
             f"netdsl: internal error: {type(error).__name__}: {reason} (NETDSL_TRACEBACK=1 shows where)", err=True
         )
         return 70
+
+
+def _flush() -> None:
+    """What is still buffered is written now, while a full disk or a reader that went away can be told of."""
+    if sys.stdout is not None:  # as it is where the caller closed it
+        sys.stdout.flush()

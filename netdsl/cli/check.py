@@ -31,7 +31,7 @@ def command(context: click.Context, nets: tuple[str, ...], as_json: bool) -> Non
 
 
 def _expand(net: str) -> list[str]:
-    if not Path(net).is_dir():
+    if not net or not Path(net).is_dir():
         return [net]
     found = sorted(map(str, Path(net).rglob("*.net")))
     if not found:

@@ -7,9 +7,11 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 import click
+
+_NARROWEST = 8  # chosen: with fewer characters a column, folded cells cannot be read
 
 Report = Callable[[str, int, int], None]  # (what, done, total); a total of 0 is one not known
 
@@ -29,8 +31,7 @@ def _finite(value: Any) -> Any:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> None:
     """A table; the columns whose indices are in `numbers` are set flush right."""
-    if sys.stdout.isatty():
-        _rich_table(columns, rows, numbers)
+    if _is_terminal(sys.stdout) and _rich_table(columns, rows, numbers):
         return
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     for row in (columns, *rows):
@@ -38,18 +39,28 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: 
         click.echo("  ".join(cells).rstrip())
 
 
-def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int]) -> None:
+def _is_terminal(stream: TextIO | None) -> bool:
+    """Whether a stream is a terminal; a closed one is None."""
+    return stream is not None and stream.isatty()
+
+
+def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int]) -> bool:
+    """Print a table no wider than the terminal; False, and nothing printed, where that is too narrow to be read."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    console = Console()
+    if console.width < _NARROWEST * len(columns):
+        return False
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="cyan")
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i in numbers else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    Console().print(table)
+    console.print(table)
+    return True
 
 
 @contextmanager
@@ -58,7 +69,7 @@ def progress() -> Iterator[Report]:
 
     Nothing appears before the first report.
     """
-    if sys.stderr.isatty():
+    if _is_terminal(sys.stderr):
         with _bar() as report:
             yield report
         return

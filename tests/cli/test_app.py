@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -143,6 +144,27 @@ def test_a_terminal_gets_a_table_of_its_width_in_colour_unless_it_wants_none(col
     assert ("\x1b[36m" in text) == colour
     ruled = [line for line in text.splitlines() if "─" in line]
     assert ruled and all(len(line) <= 72 for line in ruled)
+
+
+def test_a_terminal_too_narrow_for_columns_gets_plain_lines() -> None:
+    pty = pytest.importorskip("pty")
+    master, slave = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "12"}
+    with subprocess.Popen([*COMMAND, "summary", "lenet5"], stdout=slave, stderr=slave, env=environment) as process:
+        os.close(slave)
+        text = read_all(master)
+    assert process.returncode == 0
+    assert "6x28x28" in text and "receptive field" in text
+
+
+@pytest.mark.parametrize(
+    ("closed", "arguments", "status"),
+    [("1", ("networks",), 0), ("1", ("--version",), 0), ("2", ("run", "no_such"), 1), ("2", ("summary", "lenet5"), 0)],
+)
+def test_a_stream_that_the_caller_closed_is_no_fault(closed: str, arguments: tuple[str, ...], status: int) -> None:
+    line = shlex.join([*COMMAND, *arguments])
+    done = subprocess.run(["sh", "-c", f"{line} {closed}>&-"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (status, "")
 
 
 def read_all(terminal: int) -> str:

@@ -81,3 +81,9 @@ def test_a_file_of_blocks_is_right_too(netdsl: Netdsl, tmp_path: Path) -> None:
 def test_everything_that_ships_is_right(netdsl: Netdsl) -> None:
     done = netdsl("check", Path(__file__).parents[2] / "networks")
     assert done.status == 0, done.out
+
+
+def test_no_name_is_no_folder(netdsl: Netdsl) -> None:
+    done = netdsl("check", "")
+    assert done.status == 1
+    assert "error[no-source]" in done.out
