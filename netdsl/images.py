@@ -56,7 +56,8 @@ def read_image(path: str | Path) -> Image.Image:
             f"this is not a picture that netdsl can read ({known})", code="bad-image", path=str(path)
         ) from None
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, MemoryError) as e:  # what decoders raise
-        raise InputError(f"the picture cannot be read: {e}", code="bad-image", path=str(path)) from None
+        reason = getattr(e, "strerror", None) or e
+        raise InputError(f"the picture cannot be read: {reason}", code="bad-image", path=str(path)) from None
 
 
 def _check_size(image: Image.Image, path: Path) -> None:

@@ -95,6 +95,12 @@ def test_threads_are_a_sensible_number(threads: object) -> None:
         netdsl.compile("lenet5", device="reference", threads=threads)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("seed", [1.5, "a", None, True])
+def test_seeds_are_whole_numbers(seed: object) -> None:
+    with pytest.raises(InputError, match="the seed must be"):
+        netdsl.compile("lenet5", "random", device="reference", seed=seed)  # type: ignore[arg-type]
+
+
 def test_errors_come_before_any_work() -> None:
     with pytest.raises(SourceError):
         netdsl.compile("netdsl 1\nnet broken {\n")

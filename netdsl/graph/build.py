@@ -39,7 +39,7 @@ def build(
     Errors: SourceError with every fault of the text and of what it uses; InputError for a wrong source, parameter or
     shape.
     """
-    graph, module = _build(source, params or {}, input_shapes or {})
+    graph, module = _build(source, _mapping("params", params), _mapping("input_shapes", input_shapes))
     if graph is None:
         raise SourceError([_no_net(module, "the text defines blocks, but no net")])
     verify(graph)
@@ -122,6 +122,13 @@ def _defaults(net: tree.Net, scope: Scope, faults: Faults) -> dict[str, Any]:
             scope.variables[parameter.name] = UNKNOWN
             faults.note(fault)
     return dict(scope.variables)
+
+
+def _mapping(what: str, given: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if given is None or isinstance(given, Mapping):
+        return given or {}
+    message = f"{what} must be a mapping from names to values, found a {type(given).__name__}"
+    raise InputError(message, code="no-mapping")
 
 
 def _given(net: tree.Net, params: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

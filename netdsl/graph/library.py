@@ -47,6 +47,10 @@ def origin(source: str | Path) -> Origin:
     """
     if isinstance(source, str) and "\n" in source:
         return Origin(Source("<text>", clean(source)), None, None)
+    if not isinstance(source, str | Path) or source == "":
+        found = repr(source) if source == "" else f"a {type(source).__name__}"
+        message = f"a path, the name of a shipped network or a text is expected, found {found}"
+        raise InputError(message, code="no-source")
     path = Path(source)
     if not _is_file(path):
         path = _shipped(str(source)) or path
@@ -68,7 +72,7 @@ def read(path: Path, name: str | None = None) -> Source:
     """
     name = name or str(path)
     if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its other end
-        raise OSError("not a regular file")
+        raise OSError("it is a folder" if path.is_dir() else "it is no regular file")
     with path.open("rb") as file:
         data = file.read(4 * MAX_BYTES + 1)  # four bytes are the most that a character takes
     try:
@@ -108,7 +112,7 @@ def _shipped(name: str) -> Path | None:
 def _missing(name: str, error: Exception) -> InputError:
     shown = name if len(name) <= 100 else name[:100] + "…"
     if isinstance(error, OSError) and not isinstance(error, FileNotFoundError) and _exists(Path(name)):
-        return InputError(f"cannot read {shown}: {error.strerror or error}", code="unreadable", path=shown)
+        return InputError(f"it cannot be read: {error.strerror or error}", code="unreadable", path=shown)
     near = nearest(PurePosixPath(name).stem, [*names()])
     hint = f"did you mean `{near}`, a network that ships?" if near else "`netdsl networks` lists the networks that ship"
     return InputError(f"there is no file or shipped network {shown}", code="no-such-network", hint=hint)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
-from netdsl.errors import WeightsError
+from netdsl.errors import InputError, WeightsError
 from netdsl.graph.ir import Graph
 from netdsl.ops.base import Array
 from netdsl.weights import package
@@ -48,15 +49,15 @@ def resolve(
     seed       of random weights
     progress   called while weights are downloaded
 
-    Raises WeightsError, and FetchError from downloads.
+    Raises WeightsError, InputError (bad-seed), and FetchError from downloads.
     """
     if isinstance(weights, Mapping):
         return WeightSet(match(graph, weights), f"{len(graph.tensors)} arrays given")
-    if weights == "random" or (weights is None and not _at_hand(graph)):
-        return _random(graph, seed)
     if not isinstance(weights, (str, os.PathLike, type(None))):
         message = f"weights are a path, a mapping of arrays, random or pretrained; found a {type(weights).__name__}"
         raise WeightsError(message, code="weights-format")
+    if weights == "random" or (weights is None and not _at_hand(graph)):
+        return _random(graph, seed)
     path = published(graph, progress) if weights is None or weights == "pretrained" else Path(weights)
     tensors = load(path)
     found = match(graph, tensors)
@@ -68,6 +69,9 @@ def resolve(
 def _random(graph: Graph, seed: int) -> WeightSet:
     if not graph.tensors:
         return WeightSet({}, "no weights, as it needs none")
+    if isinstance(seed, bool) or not isinstance(seed, SupportsIndex):
+        raise InputError(f"the seed must be a whole number, found {seed!r}", code="bad-seed")
+    seed = operator.index(seed)
     return WeightSet(random_weights(graph, seed), f"random weights (seed {seed})", is_random=True)
 
 

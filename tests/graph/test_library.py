@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,11 +51,18 @@ def test_a_file_comes_before_a_shipped_network(tmp_path: Path, monkeypatch: pyte
     assert build("resnet18").name == "n"
 
 
-@pytest.mark.parametrize("source", ["resnet81", "no/such/file.net", "", "\0", "a" * 5000, "../resnet18", "/"])
+@pytest.mark.parametrize("source", ["resnet81", "no/such/file.net", "\0", "a" * 5000, "../resnet18", "/"])
 def test_no_such_source(source: str) -> None:
     with pytest.raises(InputError) as caught:
         build(source)
     assert caught.value.code in ("no-such-network", "unreadable")
+
+
+@pytest.mark.parametrize("source", ["", None, 3, b"netdsl 1\n", []])
+def test_what_is_no_source_at_all(source: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        build(source)
+    assert caught.value.code == "no-source"
 
 
 def test_near_name_of_a_shipped_network() -> None:
@@ -66,7 +74,7 @@ def test_near_name_of_a_shipped_network() -> None:
 def test_a_folder_is_no_network(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         build(tmp_path)
-    assert caught.value.code == "unreadable"
+    assert caught.value.code == "unreadable" and "a folder" in caught.value.message
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")

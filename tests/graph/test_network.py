@@ -13,6 +13,14 @@ from netdsl.errors import InputError, SourceError
 from netdsl.graph.build import build, check
 from netdsl.graph.ir import Graph, Preprocess
 
+
+@pytest.mark.parametrize("given", [3, "classes=3", [("classes", 3)]])
+@pytest.mark.parametrize("what", ["params", "input_shapes"])
+def test_parameters_and_shapes_come_by_name(what: str, given: Any) -> None:
+    with pytest.raises(InputError, match=f"{what} must be a mapping"):
+        build("lenet5", **{what: given})
+
+
 # ---- inputs
 
 
