@@ -57,7 +57,7 @@ def command(
                 "device": model.device, "threads": model.threads, "data": images.name, "seconds": seconds}  # fmt: skip
         console.print_json(told | score.as_dict())
         return
-    warning = f": {options.MEANINGLESS}" if model.random_weights else ""
+    warning = f": {options.meaningless(graph)}" if model.random_weights else ""
     click.echo(f"network  {graph.name}, with {model.weights_description}{warning}")
     click.echo(f"data     {images.name}, {score.images:,} images in {seconds:.1f} s")
     click.echo(f"top-1    {score.top1:.2%}")

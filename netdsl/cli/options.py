@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from netdsl.graph.ir import Graph
     from netdsl.model import Model
 
-MEANINGLESS = "the answer means nothing; give real ones with --weights FILE or --weights pretrained"
-
 network = click.argument("net", metavar="NET")
 weights = click.option(
     "--weights", metavar="FILE", help="A .safetensors, .npz or PyTorch file; 'pretrained'; or 'random'."
@@ -74,6 +72,12 @@ settings = click.option(
     callback=_parse_settings,
     help="Set a parameter of the network, as in --set classes=10; may be repeated.",
 )
+
+
+def meaningless(graph: Graph) -> str:
+    """What is said of random weights, and the ways to give real ones."""
+    published = " or --weights pretrained" if graph.weights else ""
+    return f"the answer means nothing; give real ones with --weights FILE{published}"
 
 
 def compile_graph(graph: Graph, weights: str | None, device: str, threads: int | None, seed: int) -> Model:

@@ -54,9 +54,9 @@ def command(
     from netdsl.arrays import check_shape
     from netdsl.graph.build import build
 
-    if output is not None:
-        _check_writable(output)
     graph = build(net, params=settings)
+    if output is not None:
+        _check_writable(output, graph)
     inputs, told = _inputs(graph, files, batch)
     for spec, array in zip(graph.inputs, inputs, strict=True):
         check_shape(array.shape, spec)
@@ -115,7 +115,7 @@ def _inputs(graph: Graph, files: tuple[str, ...], batch: int | None) -> tuple[li
     return arrays, told
 
 
-def _check_writable(path: Path) -> None:
+def _check_writable(path: Path, graph: Graph) -> None:
     """Fail before the work rather than after it."""
     from netdsl.images import SUFFIXES
 
@@ -125,6 +125,10 @@ def _check_writable(path: Path) -> None:
                          hint=f"use one of {' '.join(known)}")  # fmt: skip
     if not path.parent.is_dir():
         raise InputError("there is no such folder", code="cannot-write", path=str(path.parent))
+    names = [spec.name for spec in graph.outputs]
+    if path.suffix.lower() != ".npz" and len(names) > 1:
+        message = f"{graph.name} has {len(names)} outputs ({', '.join(names)}); {path.suffix} holds one"
+        raise InputError(message, code="several-outputs", path=str(path), hint="write to an .npz file")
 
 
 def _write(path: Path, outputs: dict[str, Array], graph: Graph) -> None:
@@ -134,9 +138,6 @@ def _write(path: Path, outputs: dict[str, Array], graph: Graph) -> None:
     from netdsl.images import write_image
 
     suffix = path.suffix.lower()
-    if suffix != ".npz" and len(outputs) > 1:
-        raise InputError(f"{graph.name} has {len(outputs)} outputs ({', '.join(outputs)}); {suffix} holds one",
-                         code="several-outputs", path=str(path), hint="write to an .npz file")  # fmt: skip
     try:
         if suffix == ".npz":
             np.savez(path, **outputs)  # type: ignore[arg-type]
@@ -190,7 +191,7 @@ def _print_setting(model: Model, inputs: list[Array], told: list[str], times: st
     weights = model.weights_description if graph.tensors else "none needed"
     rows = [
         ("network", f"{graph.name}: {graph.parameters:,} parameters, {graph.macs:,} multiply-accumulates an image"),
-        ("weights", f"{weights}: {options.MEANINGLESS}" if model.random_weights else weights),
+        ("weights", f"{weights}: {options.meaningless(graph)}" if model.random_weights else weights),
         ("device", f"{model.device}, {model.threads} thread{'s' * (model.threads > 1)}"),
     ]
     for spec, array, source in zip(graph.inputs, inputs, told, strict=True):
