@@ -180,7 +180,7 @@ class FetchError(NetError):
 
 
 class NetWarning(UserWarning):
-    """Something is allowed but hardly what was wanted: a network is run with random weights."""
+    """Something is allowed but hardly what was wanted: random weights, or a cache that cannot be written."""
 
 
 def nearest(word: str, known: Sequence[str]) -> str | None:

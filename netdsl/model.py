@@ -42,6 +42,9 @@ class Program(Protocol):
     @property
     def threads(self) -> int: ...
 
+    def prepare(self, images: int, progress: Progress | None = None) -> None:
+        """Compile what a batch of so many images needs."""
+
     def __call__(self, inputs: list[Array], /) -> list[Array]:
         """float32 C-contiguous [N, *shape] for every input -> float32 [N, *shape] for every output, all new."""
 
@@ -53,6 +56,9 @@ class Interpreted:
     graph: Graph
     weights: Mapping[str, Array]
     threads: int = 1  # its own; NumPy may use more inside a matrix product
+
+    def prepare(self, images: int, progress: Progress | None = None) -> None:
+        """Nothing is compiled."""
 
     def __call__(self, inputs: list[Array], /) -> list[Array]:
         from netdsl.backends import reference
@@ -73,8 +79,11 @@ def lower(
         return Interpreted(graph, weights.tensors)
     from netdsl.backends import cpu
 
-    told = progress and (lambda kernel, done, total: progress("compiling kernels", done, total))
-    return cpu.lower(graph, weights.tensors, threads, progress=told, exact=exact)
+    return cpu.lower(graph, weights.tensors, threads, progress=_told(progress), exact=exact)
+
+
+def _told(progress: Progress | None) -> Progress | None:
+    return progress and (lambda kernel, done, total: progress("compiling kernels", done, total))
 
 
 def choose_device(device: str) -> str:
@@ -194,6 +203,10 @@ class Model:
             hint = "compile it with these sizes (inputs=) and weights made for them"
             raise InputError(message, code="size-needs-other-weights", hint=hint)
         return graph
+
+    def prepare(self, images: int, progress: Progress | None = None) -> None:
+        """Compile what a batch of so many images needs now, rather than at its first call."""
+        self._program.prepare(images, _told(progress))
 
     @property
     def inputs(self) -> tuple[Port, ...]:

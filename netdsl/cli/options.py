@@ -80,13 +80,23 @@ def meaningless(graph: Graph) -> str:
     return f"the answer means nothing; give real ones with --weights FILE{published}"
 
 
-def compile_graph(graph: Graph, weights: str | None, device: str, threads: int | None, seed: int) -> Model:
-    """`netdsl.compile` with its progress shown; the commands say themselves when weights are random."""
+def compile_graph(
+    graph: Graph, weights: str | None, device: str, threads: int | None, seed: int, images: int = 1
+) -> Model:
+    """`netdsl.compile` for a batch of so many images, with its progress and warnings shown.
+
+    The commands say themselves when weights are random.
+    """
     import warnings
 
     from netdsl.compiler import compile
     from netdsl.errors import NetWarning
 
-    with warnings.catch_warnings(), console.progress() as report:
-        warnings.simplefilter("ignore", NetWarning)
-        return compile(graph, weights, device, threads, seed=seed, progress=report)
+    with warnings.catch_warnings(record=True) as caught, console.progress() as report:
+        warnings.simplefilter("always", NetWarning)
+        model = compile(graph, weights, device, threads, seed=seed, progress=report)
+        model.prepare(images, report)
+    for warning in caught:
+        if "answers mean nothing" not in str(warning.message):
+            click.echo(f"warning: {warning.message}", err=True)
+    return model

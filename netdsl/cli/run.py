@@ -64,7 +64,7 @@ def command(
     if sizes:
         graph = build(net, params=settings, input_shapes=sizes)
     started = time.perf_counter()
-    model = options.compile_graph(graph, weights, device, threads, seed)
+    model = options.compile_graph(graph, weights, device, threads, seed, len(inputs[0]))
     compiled = time.perf_counter()
     result = model(*inputs)
     ran = time.perf_counter()

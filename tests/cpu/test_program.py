@@ -148,9 +148,27 @@ def test_a_damaged_file_is_compiled_anew(tmp_path: Path, damage: str) -> None:
     assert file.read_bytes() != broken and loaded(tmp_path) == "cached"
 
 
-def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_said_and_no_error(tmp_path: Path) -> None:
     (tmp_path / "kernels").write_text("a file where the folder should be")
-    assert loaded(tmp_path) == "compiled"
+    done = in_fresh_process(LOAD, NETDSL_CACHE=str(tmp_path))
+    assert done.returncode == 0 and done.stdout.strip() == "compiled"
+    assert done.stderr.count("NetWarning: compiled kernels cannot be kept in") == 1
+
+
+def test_a_prepared_batch_compiles_nothing_when_called(tmp_path: Path) -> None:
+    code = f"""
+        import numpy as np
+        from netdsl.backends.cpu import jit, lower
+        from netdsl.graph.build import build
+        from netdsl.weights import random_weights
+        graph = build({TEXT!r})
+        program = lower(graph, random_weights(graph, 0), 2)
+        program.prepare(5)
+        jit.compile_kernel = None
+        program([np.zeros((5, 3, 20, 23), np.float32)])
+    """
+    done = in_fresh_process(code, NETDSL_CACHE=str(tmp_path))
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_key_names_processor_versions_and_sources(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,3 +273,32 @@ def test_many_kernels_are_compiled_whatever_becomes_of_the_helpers(tmp_path: Pat
     done = in_fresh_process(code, NETDSL_CACHE=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "kernels").glob("*.o"))) == 5
+
+
+SPECIAL = {
+    "a convolution": "conv 7 1x1",
+    "a window": "conv 7 3x3 pad=1",
+    "limits": "relu | conv 7 1x1 | relu6",
+    "functions": "tanh | sigmoid | elu | gelu | silu | hardswish | leaky",
+    "pooling": "maxpool 3x3 pad=1 | avgpool 2x2",
+    "prelu": "prelu",
+    "normalisation": "batchnorm | relu | instancenorm | lrn 3",
+    "joins": "a: 1x1 5\n residual { 1x1 5 }\n add a\n mul a",
+    "a vector": "avgpool global | flatten | dense 9 | relu | dense 5 | softmax",
+}
+
+
+@pytest.mark.parametrize("name", SPECIAL)
+def test_nan_goes_where_the_definition_says_and_nowhere_after(name: str) -> None:
+    graph = build(f"netdsl 1\nnet sample {{\n  input x 5x9x10\n{SPECIAL[name]}\n}}\n")
+    weights = random_weights(graph, 2)
+    x = np.random.default_rng(1).standard_normal((2, 5, 9, 10)).astype(np.float32)
+    program = cpu.lower(graph, weights, 2, exact=True)
+    (before,) = program([x])
+    ill = x.copy()
+    ill[1, 2, 4, 5] = np.nan
+    with np.errstate(invalid="ignore"):
+        (expected,) = reference.run(graph, weights, [ill])
+    assert np.isnan(expected).any()
+    np.testing.assert_array_equal(np.isnan(program([ill])[0]), np.isnan(expected))
+    assert np.array_equal(program([x])[0], before)

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from netdsl.backends.cpu.target import WIDTH, host
+from netdsl.errors import NetWarning
 
 Progress = Callable[[str, int, int], None]  # (kernel, how many are done, of how many)
 
@@ -36,6 +38,7 @@ MANY = 4  # chosen: so many kernels to compile are worth starting other processe
 _MAGIC = b"netdsl-kernel-1\n"
 _lock = threading.RLock()
 _loaded: dict[str, tuple[int, tuple[str, ...]]] = {}
+_warned = False  # whether it was said that the cache cannot be written
 _keep: list[Any] = []  # engines and modules whose code is in use
 
 
@@ -117,8 +120,8 @@ def _read(name: str) -> Compiled | None:
 def _write(name: str, compiled: Compiled) -> None:
     body = " ".join([compiled.symbol, *compiled.parameters]).encode() + b"\n" + compiled.code
     blob = _MAGIC + hashlib.sha256(body).digest() + body
-    with suppress(OSError):
-        path = _path(name)
+    path = _path(name)
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
         try:
@@ -127,6 +130,18 @@ def _write(name: str, compiled: Compiled) -> None:
             os.replace(temporary, path)
         except OSError:
             os.unlink(temporary)
+            raise
+    except OSError as error:
+        _warn_once(path.parent, error)
+
+
+def _warn_once(folder: Path, error: OSError) -> None:
+    global _warned
+    if not _warned:
+        _warned = True
+        reason = error.strerror or str(error)
+        message = f"compiled kernels cannot be kept in {folder} ({reason}), so every process compiles them anew"
+        warnings.warn(f"{message}; NETDSL_CACHE names another folder", NetWarning, stacklevel=2)
 
 
 def compile_kernel(kernel: Kernel) -> Compiled:

@@ -121,9 +121,14 @@ class Program:
         self._bank = WeightBank(weights)
         self._shapes = [graph.nodes[o.node].type.shape for o in graph.outputs]
         self._plans: OrderedDict[int, tuple[Plan, list[Workspace]]] = OrderedDict()
-        plan = self.plan(1)
-        jit.load_all([jit.RUN, *([jit.SERVE] if self.threads > 1 else []), *(s.kernel for s in plan.steps)], progress)
-        self.images_at_once = max(1, min(MAX_IMAGES, ARENA_BYTES // max(1, plan.arena_bytes)))
+        self.images_at_once = max(1, min(MAX_IMAGES, ARENA_BYTES // max(1, self.plan(1).arena_bytes)))
+        self.prepare(1, progress)
+
+    def prepare(self, images: int, progress: jit.Progress | None = None) -> None:
+        """Plan and compile for a batch size now rather than at its first call."""
+        executor = [jit.RUN, jit.SERVE] if self.threads > 1 else [jit.RUN]
+        turns = {min(images, self.images_at_once), images % self.images_at_once} - {0}
+        jit.load_all(executor + [s.kernel for n in turns for s in self.plan(n).steps], progress)
 
     def plan(self, images: int) -> Plan:
         """The plan for a batch size."""

@@ -176,8 +176,8 @@ add = _binary(lambda b, x, y: b.fadd(x, y), "x + y")
 sub = _binary(lambda b, x, y: b.fsub(x, y), "x - y")
 mul = _binary(lambda b, x, y: b.fmul(x, y), "x * y")
 div = _binary(lambda b, x, y: b.fdiv(x, y), "x / y")
-maximum = _binary(emit_max, "The larger of x and y; y where either is NaN")
-minimum = _binary(emit_min, "The smaller of x and y; y where either is NaN")
+maximum = _binary(emit_max, "The larger of x and y; y where either is NaN: keep data in y")
+minimum = _binary(emit_min, "The smaller of x and y; y where either is NaN: keep data in y")
 sqrt = _unary("sqrt", "Square root")
 absolute = _unary("fabs", "Absolute value")
 nearest = _unary("rint", "Nearest whole number")
@@ -228,20 +228,25 @@ def split_exponent(typingctx: Any, x: Any) -> Any:
 
 
 @intrinsic
-def sum_lanes(typingctx: Any, x: Any) -> Any:
-    """Sum of all lanes, in a fixed pairwise order."""
+def unless_nan(typingctx: Any, y: Any, x: Any) -> Any:
+    """y, but NaN where x is NaN."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        value, lanes = args[0], WIDTH
-        while lanes > 1:
-            lanes //= 2
-            kind = ir.VectorType(I32, lanes)
-            low = builder.shuffle_vector(value, value, ir.Constant(kind, list(range(lanes))))
-            high = builder.shuffle_vector(value, value, ir.Constant(kind, list(range(lanes, 2 * lanes))))
-            value = builder.fadd(low, high)
-        return builder.extract_element(value, ir.Constant(I32, 0))
+        return builder.select(builder.fcmp_unordered("uno", args[1], args[1]), args[1], args[0])
 
-    return types.float32(vec), codegen
+    return vec(vec, vec), codegen
+
+
+@intrinsic
+def larger(typingctx: Any, x: Any, y: Any) -> Any:
+    """The larger of x and y; NaN where either is NaN."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        x, y = args
+        take = builder.or_(builder.fcmp_ordered(">", x, y), builder.fcmp_unordered("uno", x, x))
+        return builder.select(take, x, y)
+
+    return vec(vec, vec), codegen
 
 
 def leaf(function: Callable[..., Any]) -> Any:

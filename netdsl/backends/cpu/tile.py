@@ -164,7 +164,7 @@ class Tile:
             def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
                 value, low, high = args
                 for i in range(kind.count):
-                    v = emit_min(builder, emit_max(builder, builder.extract_value(value, i), low), high)
+                    v = emit_min(builder, high, emit_max(builder, low, builder.extract_value(value, i)))
                     value = builder.insert_value(value, v, i)
                 return value
 

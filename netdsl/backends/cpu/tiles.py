@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from netdsl.backends.cpu.target import WIDTH, host
+from netdsl.backends.cpu.target import host
 
 L2_BYTES = 512 * 1024  # chosen: half of the smallest second-level cache of current server cores
 
@@ -85,8 +85,3 @@ def _candidates(lines: int, threads: int, chunks: int) -> list[int]:
 def _unevenness(count: int, parts: int) -> float:
     """The largest part over the mean part."""
     return math.ceil(count / parts) * parts / count
-
-
-def run_channels(channels: int) -> int:
-    """Channels of one tap's run: all of a thin tensor, else one block."""
-    return min(channels, WIDTH)

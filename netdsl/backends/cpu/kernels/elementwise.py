@@ -47,12 +47,12 @@ def make_affine() -> Callable[..., None]:
                 down = load(slope + block * VECTOR_BYTES)
                 for w in range(width):
                     v = fma(load(xr + w * VECTOR_BYTES), m, b)
-                    v = add(maximum(v, low), mul(down, minimum(v, high)))
+                    v = add(maximum(low, v), mul(down, minimum(high, v)))
                     store(yr + w * VECTOR_BYTES, v)
             else:
                 for w in range(width):
                     v = fma(load(xr + w * VECTOR_BYTES), m, b)
-                    store(yr + w * VECTOR_BYTES, minimum(maximum(v, low), high))
+                    store(yr + w * VECTOR_BYTES, minimum(high, maximum(low, v)))
 
     return affine
 
@@ -75,6 +75,6 @@ def make_binary(function: str) -> Callable[..., None]:
             yr = y + image * y_image + block * y_plane + h * y_row
             for w in range(width):
                 v = apply(load(ar + w * a_pixel), load(br + w * b_pixel))
-                store(yr + w * VECTOR_BYTES, minimum(maximum(v, low), high))
+                store(yr + w * VECTOR_BYTES, minimum(high, maximum(low, v)))
 
     return binary

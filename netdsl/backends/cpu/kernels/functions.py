@@ -25,6 +25,7 @@ from netdsl.backends.cpu.simd import (
     splat,
     split_exponent,
     sub,
+    unless_nan,
     where_positive,
     zero,
 )  # fmt: skip
@@ -34,7 +35,7 @@ c = np.float32
 
 @leaf
 def exp(x):  # type: ignore[no-untyped-def]
-    x = minimum(maximum(x, splat(c(-87.33654))), splat(c(88.37626)))
+    x = minimum(splat(c(88.37626)), maximum(splat(c(-87.33654)), x))
     k = nearest(mul(x, splat(c(1.44269504088896341))))
     r = fma(k, splat(c(-0.693359375)), x)
     r = fma(k, splat(c(2.12194440e-4)), r)
@@ -68,7 +69,7 @@ def log(x):  # type: ignore[no-untyped-def]
     y = mul(mul(p, m), z)
     y = fma(e, splat(c(-2.12194440e-4)), y)
     y = fma(z, splat(c(-0.5)), y)
-    return fma(e, splat(c(0.693359375)), add(m, y))
+    return unless_nan(fma(e, splat(c(0.693359375)), add(m, y)), x)
 
 
 @leaf
@@ -82,7 +83,7 @@ def tanh(x, a):  # type: ignore[no-untyped-def]
 
     Relative error below 4e-7. Coefficients: the rational minimax approximation of the Eigen library (MPL 2).
     """
-    x = minimum(maximum(x, splat(c(-7.90531110763549805))), splat(c(7.90531110763549805)))
+    x = minimum(splat(c(7.90531110763549805)), maximum(splat(c(-7.90531110763549805)), x))
     z = mul(x, x)
     p = splat(c(-2.76076847742355e-16))
     p = fma(p, z, splat(c(2.00018790482477e-13)))
@@ -118,12 +119,12 @@ def identity(x, a):  # type: ignore[no-untyped-def]
 
 @leaf
 def relu(x, a):  # type: ignore[no-untyped-def]
-    return maximum(x, zero())
+    return maximum(zero(), x)
 
 
 @leaf
 def relu6(x, a):  # type: ignore[no-untyped-def]
-    return minimum(maximum(x, zero()), splat(c(6.0)))
+    return minimum(splat(c(6.0)), maximum(zero(), x))
 
 
 @leaf
@@ -161,7 +162,7 @@ def silu(x, a):  # type: ignore[no-untyped-def]
 @leaf
 def hardsigmoid(x, a):  # type: ignore[no-untyped-def]
     y = fma(x, splat(c(1.0 / 6.0)), splat(c(0.5)))
-    return minimum(maximum(y, zero()), splat(c(1.0)))
+    return minimum(splat(c(1.0)), maximum(zero(), y))
 
 
 @leaf

@@ -12,8 +12,8 @@ from netdsl.backends.cpu.simd import (
     add,
     broadcast,
     i64,
+    larger,
     load,
-    maximum,
     mul,
     splat,
     sqrt,
@@ -47,7 +47,7 @@ def make_maxpool(function: str | None) -> Callable[..., None]:
                             for j in range(s):
                                 w = w0 + j * dilation_w
                                 if 0 <= w < in_width:
-                                    best = maximum(load(xb + h * x_row + w * VECTOR_BYTES), best)
+                                    best = larger(load(xb + h * x_row + w * VECTOR_BYTES), best)
                     store(yb + p * y_row + q * VECTOR_BYTES, apply(best, a))
 
     return maxpool
@@ -95,7 +95,7 @@ def make_adaptive_maxpool() -> Callable[..., None]:
                     best = splat(np.float32(-np.inf))
                     for h in range(i64(h0, p), i64(h1, p)):
                         for w in range(i64(w0, q), i64(w1, q)):
-                            best = maximum(load(xb + h * x_row + w * VECTOR_BYTES), best)
+                            best = larger(load(xb + h * x_row + w * VECTOR_BYTES), best)
                     store(yb + p * y_row + q * VECTOR_BYTES, best)
 
     return adaptive_maxpool

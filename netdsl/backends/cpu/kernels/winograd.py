@@ -35,7 +35,7 @@ def _limited(function: str | None) -> Any:
 
         @leaf
         def limit(value, low, high, a):  # type: ignore[no-untyped-def]
-            return minimum(maximum(value, low), high)
+            return minimum(high, maximum(low, value))
 
         return limit
     apply = FUNCTIONS[function]
