@@ -84,16 +84,18 @@ def main(arguments: Sequence[str] | None = None) -> Record:
     given = parser.parse_args(arguments)
     engines = installed() if given.peers is None else choose(given.peers.split(","))
     names = [peer.name for peer in engines]
+    settings: dict[str, Any] = {"threads": given.threads, "rounds": given.rounds}
     results: list[Record] = []
     works = chosen(given.networks)
+    if not works:
+        parser.error("no networks to measure")
     for i, work in enumerate(works):
         print(f"{i + 1}/{len(works)} {work.network}", file=sys.stderr, flush=True)
         batches = numbers(given.batch) if given.batch else work.batches
         results += measured(work, batches, names, given.threads, given.rounds)
-    comparisons = [Comparison.from_dict(record) for record in results]
-    means = verdicts(comparisons)
-    settings: dict[str, Any] = {"threads": given.threads, "rounds": given.rounds}
-    record = write(given.out, facts(engines), results, **settings, means=means)
+        comparisons = [Comparison.from_dict(record) for record in results]
+        means = verdicts(comparisons)  # written after each network, as all of them take hours
+        record = write(given.out, facts(engines), results, **settings, means=means)
     columns = (*headings(names), "target")
     print_table(columns, table(comparisons, names), [*range(1, 3 + len(names)), len(columns) - 2, len(columns) - 1])
     for mean in means:

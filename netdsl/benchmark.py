@@ -28,6 +28,7 @@ from netdsl.graph.build import build
 from netdsl.graph.ir import Graph
 from netdsl.ops.base import Array
 from netdsl.peers import Call, Peer, Task, Unable
+from netdsl.tensor import Shape
 
 TOLERANCE = 1e-4  # chosen: the most by which answers may differ, relative to the largest value of an output
 WARM_UP = 3  # chosen: calls before the first round
@@ -70,9 +71,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All engines on one network and batch; the first outcome is netdsl's."""
+    """All engines on one network and batch; the first outcome is netdsl's. inputs: shapes without the batch."""
 
     network: str
+    inputs: tuple[Shape, ...]
     batch: int
     device: str
     threads: int
@@ -101,8 +103,9 @@ class Comparison:
     @staticmethod
     def from_dict(record: Mapping[str, Any]) -> Comparison:
         outcomes = tuple(Outcome(**o) for o in record["outcomes"])
+        inputs = tuple(tuple(shape) for shape in record["inputs"])
         own = {k: record[k] for k in ("network", "batch", "device", "threads", "macs")}
-        return Comparison(**own, outcomes=outcomes)
+        return Comparison(**own, inputs=inputs, outcomes=outcomes)
 
 
 def benchmark(
@@ -154,7 +157,8 @@ def compare(
         times = interleave(calls, rules.rounds, rules.seconds)
         own = _timed(own, times["netdsl"])
         found = {name: _timed(o, times[name]) if name in times else o for name, o in found.items()}
-    return Comparison(graph.name, batch, model.device, model.threads, graph.macs, (own, *found.values()))
+    shapes, outcomes = tuple(spec.type.shape for spec in graph.inputs), (own, *found.values())
+    return Comparison(graph.name, shapes, batch, model.device, model.threads, graph.macs, outcomes)
 
 
 def noise(graph: Graph, batch: int, seed: int = 0) -> list[Array]:

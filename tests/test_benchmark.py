@@ -125,7 +125,7 @@ def test_a_record_can_be_read_again() -> None:
 def test_the_best_peer_counts_in_the_mean() -> None:
     def made(name: str, batch: int, **medians: float) -> Comparison:
         own = Outcome("netdsl", 1.0)
-        return Comparison(name, batch, "cpu", 1, 1, (own, *(Outcome(k, v) for k, v in medians.items())))
+        return Comparison(name, ((3, 8, 8),), batch, "cpu", 1, 1, (own, *(Outcome(k, v) for k, v in medians.items())))
 
     some = [made("a", 1, x=4.0, y=2.0), made("b", 1, x=8.0), made("a", 8, y=3.0), made("c", 8)]
     assert some[0].best == ("y", 2.0)

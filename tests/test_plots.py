@@ -50,7 +50,7 @@ def test_nothing_to_draw_is_drawn_without_complaint() -> None:
 
 
 def test_the_plot_of_a_benchmark_names_versions() -> None:
-    comparison = Comparison("a<b", 1, "cpu", 2, 10, (Outcome("netdsl", 1.0), Outcome("onnxruntime", 3.0)))
+    comparison = Comparison("a<b", ((3, 8, 8),), 1, "cpu", 2, 10, (Outcome("netdsl", 1.0), Outcome("onnxruntime", 3.0)))
     facts = {"versions": {"netdsl": "9", "onnxruntime": "1.2"}, "processor": "A & B"}
     svg = plot_of_comparisons([comparison], PEERS[:1], facts)
     assert hints(parsed(svg)) == ["a<b: 3.00 times as fast as ONNX Runtime 1.2"]

@@ -23,7 +23,7 @@ MACHINE = {
 def comparison(network: str, batch: int, ort: float, ncnn: float | None) -> dict[str, Any]:
     last = Outcome("ncnn", ncnn, ncnn, ncnn) if ncnn else Outcome("ncnn", reason="it knows no such layer")
     outcomes = Outcome("netdsl", 1e-3, 9e-4, 2e-3), Outcome("onnxruntime", ort, ort, ort, 1e-7), last
-    return Comparison(network, batch, "cpu", 2, 10**9, outcomes).as_dict()
+    return Comparison(network, ((3, 224, 224),), batch, "cpu", 2, 10**9, outcomes).as_dict()
 
 
 def record(results: Any, **more: Any) -> Record:

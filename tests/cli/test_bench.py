@@ -34,6 +34,7 @@ def test_bench_as_json_and_plot(netdsl: Netdsl, tiny: Path, tmp_path: Path) -> N
     assert (result["network"], result["batch"], result["threads"], result["best_peer"]) == (
         "tiny", 1, 1, "onnxruntime",
     )  # fmt: skip
+    assert result["inputs"] == [[1, 8, 8]]
     assert [o["engine"] for o in result["outcomes"]] == ["netdsl", "onnxruntime"]
     assert record["machine"]["versions"]["onnxruntime"] == peers.version(peers.PEERS[0])
     assert ElementTree.parse(plot).getroot().tag.endswith("svg")
