@@ -78,10 +78,10 @@ def lower_pad(plan: Planner, index: int) -> None:
     assert isinstance(op, Pad)
     x = plan.views[node.inputs[0]]
     y = plan.output(index, node.type.elements * plan.images)
-    clear_tail(plan, node, y)
     top, left, bottom, right = op.pad
     rows, columns = _padded(x.height, top, bottom, op.mode), _padded(x.width, left, right, op.mode)
     channels = _padded(x.channels, *op.channels, "zero")
+    _clear(plan, node, y, channels)
     _gather(plan, node, x, y, channels, rows, columns, fill=op.value if op.mode == "constant" else 0.0)
 
 
@@ -101,7 +101,7 @@ def lower_crop(plan: Planner, index: int) -> None:
     assert isinstance(op, Crop)
     x = plan.views[node.inputs[0]]
     y = plan.output(index, node.type.elements * plan.images)
-    clear_tail(plan, node, y)
+    _clear(plan, node, y, np.arange(x.channels))
     rows, columns = op.top + np.arange(op.height), op.left + np.arange(op.width)
     _gather(plan, node, x, y, np.arange(x.channels), rows, columns)
 
@@ -139,7 +139,7 @@ def lower_upsample(plan: Planner, index: int) -> None:
     work = node.type.elements * plan.images
     y = plan.output(index, work)
     if op.mode == "nearest":
-        clear_tail(plan, node, y)
+        _clear(plan, node, y, np.arange(x.channels))
         rows, columns = np.arange(y.height) // op.scale[0], np.arange(y.width) // op.scale[1]
         _gather(plan, node, x, y, np.arange(x.channels), rows, columns)
         return
@@ -165,6 +165,12 @@ def _gather(
         first=first, height=len(rows), width=len(columns), x_image=x.image, x_plane=x.plane, x_row=x.row,
         y_image=y.image, y_plane=y.plane, y_row=y.row, y_pixel=y.pixel if step is None else step,
     )  # fmt: skip
+
+
+def _clear(plan: Planner, node: Node, y: View, channels: Indices) -> None:
+    """Clear the last block unless a gather of these channels fills it as a whole."""
+    if not _whole(channels, 0, y.channels)[(y.blocks - 1) * WIDTH]:
+        clear_tail(plan, node, y)
 
 
 def _whole(channels: Sequence[int] | Indices, first: int, total: int) -> list[int]:

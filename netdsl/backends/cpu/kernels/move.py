@@ -17,15 +17,14 @@ def make_pack() -> Callable[..., None]:
             h, image_block = unit % height, unit // height
             b, image = image_block % blocks, image_block // blocks
             yr = y + image * y_image + b * y_plane + h * y_row
-            for lane in range(block):
-                c = b * block + lane
-                if c < channels:
-                    xr = x + 4 * ((image * channels + c) * height + h) * width
-                    for w in range(width):
-                        set_f32(yr + 4 * (w * block + lane), f32(xr + 4 * w))
-                else:
-                    for w in range(width):
-                        set_f32(yr + 4 * (w * block + lane), 0.0)
+            real = min(block, channels - b * block)
+            if real < block:  # only whole vectors have empty lanes
+                for w in range(width):
+                    store(yr + w * VECTOR_BYTES, zero())
+            for lane in range(real):
+                xr = x + 4 * ((image * channels + b * block + lane) * height + h) * width
+                for w in range(width):
+                    set_f32(yr + 4 * (w * block + lane), f32(xr + 4 * w))
 
     return pack
 
