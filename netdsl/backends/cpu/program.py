@@ -28,7 +28,7 @@ SLACK_BYTES = (
 MAX_IMAGES = 16  # chosen: images that go through the layers together; more go in turns
 ARENA_BYTES = 1 << 30  # chosen: fewer images go together when their arena would be larger
 WORK_PER_THREAD = 40_000  # chosen: multiply-accumulates (about half a microsecond) that repay a barrier
-WORK_TO_SHARE = 4_000_000  # chosen: a whole call with less (some 50 microseconds) stays on the caller's thread
+WORK_TO_SHARE = 6_000_000  # chosen: a whole call with less (some 60 microseconds) stays on the caller's thread
 PLANS_KEPT = 4  # chosen: batch sizes whose plans are kept
 
 
