@@ -30,10 +30,11 @@ from netdsl.backends import reference
 from netdsl.backends.cpu.machine import roof
 from netdsl.backends.cpu.profile import profile
 from netdsl.backends.cpu.program import Program
-from netdsl.benchmark import TOLERANCE, difference, facts, noise
+from netdsl.benchmark import facts, noise
 from netdsl.cli.console import print_table
 from netdsl.graph.build import build
 from netdsl.graph.ir import Graph
+from netdsl.peers import TOLERANCE, difference
 from netdsl.weights import random_weights
 from records import Record, write
 

@@ -27,10 +27,9 @@ from netdsl.errors import NetWarning
 from netdsl.graph.build import build
 from netdsl.graph.ir import Graph
 from netdsl.ops.base import Array
-from netdsl.peers import Call, Peer, Task, Unable
+from netdsl.peers import TOLERANCE, Call, Peer, Task, Unable, difference
 from netdsl.tensor import Shape
 
-TOLERANCE = 1e-4  # chosen: the most by which answers may differ, relative to the largest value of an output
 WARM_UP = 3  # chosen: calls before the first round
 QUIET_SECONDS = 0.002  # chosen: how long all threads must have slept before a turn
 PATIENCE_SECONDS = 0.5  # chosen: how long to wait for that at most
@@ -143,10 +142,10 @@ def compare(
         model = compile(graph, weights, device, rules.threads)
     calls: dict[str, Call] = {"netdsl": lambda: _listed(model(*inputs))}
     expected = calls["netdsl"]()
-    task = Task(graph, weights, model.threads, inputs)
+    task = Task(graph, weights, model.threads, inputs, expected)
     found: dict[str, Outcome] = {}
     for peer in peers:
-        call, found[peer.name] = _prepared(peer, task, expected)
+        call, found[peer.name] = _prepared(peer, task)
         if call is not None:
             calls[peer.name] = call
     del task
@@ -171,32 +170,22 @@ def _listed(result: Any) -> list[Array]:
     return list(result.values()) if isinstance(result, dict) else [result]
 
 
-def _prepared(peer: Peer, task: Task, expected: list[Array]) -> tuple[Call | None, Outcome]:
+def _prepared(peer: Peer, task: Task) -> tuple[Call | None, Outcome]:
     """A peer ready to be timed, or the reason why it will not be."""
     try:
-        call = peer.prepare(task)
-        answers = [np.array(y) for y in call()]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its own making: of no use to who compares
+            call = peer.prepare(task)
+            answers = [np.array(y) for y in call()]
     except Unable as error:
         return None, Outcome(peer.name, reason=str(error))
     except Exception as error:  # of whatever class that engine raises
         said = " ".join(str(error).split())[:200]
         return None, Outcome(peer.name, reason=f"{type(error).__name__}: {said}")
-    far = difference(answers, expected)
+    far = difference(answers, task.expected)
     if far > TOLERANCE:
         return None, Outcome(peer.name, difference=far, reason=f"its answer differs by {far:.1e} of the largest value")
     return call, Outcome(peer.name, difference=far)
-
-
-def difference(answers: Sequence[Array], expected: Sequence[Array]) -> float:
-    """The largest difference of any output relative to its largest value; infinite for other shapes or NaN."""
-    if [a.shape for a in answers] != [e.shape for e in expected]:
-        return math.inf
-    worst = 0.0
-    for a, e in zip(answers, expected, strict=True):
-        largest = float(np.abs(e).max(initial=0.0)) or 1.0
-        far = float(np.abs(a - e).max(initial=0.0)) / largest
-        worst = max(worst, far) if math.isfinite(far) else math.inf
-    return worst
 
 
 def interleave(calls: Mapping[str, Call], rounds: int, seconds: float) -> dict[str, list[float]]:

@@ -149,10 +149,15 @@ def _filter(to: _Site, x: str) -> str:
               dilations=op.dilation, group=channels)  # fmt: skip
 
 
-def _ends(to: _Site, dilation: Pair, pad: tuple[int, int, int, int]) -> list[int]:
-    """Padding that makes rounding down give exactly the windows of the node, a last one over the edge included."""
+def _ends(to: _Site, dilation: Pair, pad: tuple[int, int, int, int]) -> Sequence[int]:
+    """Padding with which rounding down gives exactly the windows of the node, a last one over the edge included.
+
+    The node's own padding wherever that does.
+    """
     cover, size = covered(to.op.kernel, dilation), to.type.shape[1:]
     ends = [(size[i] - 1) * to.op.stride[i] + cover[i] - to.x.shape[1 + i] - pad[i] for i in (0, 1)]
+    if all(0 <= pad[2 + i] - ends[i] < to.op.stride[i] for i in (0, 1)):
+        return pad
     return [pad[0], pad[1], max(ends[0], 0), max(ends[1], 0)]
 
 
@@ -257,10 +262,11 @@ def _dense(to: _Site, x: str) -> str:
 def _pad(to: _Site, x: str) -> str:
     op = to.op
     (top, left, bottom, right), (before, after) = op.pad, op.channels
-    value = to.floats(op.value)
-    mode = {"zero": "constant"}.get(op.mode, op.mode)
-    around = to("Pad", x, to.ints(0, 0, top, left, 0, 0, bottom, right), value, mode=mode)
-    return to("Pad", around, to.ints(0, before, 0, 0, 0, after, 0, 0), value) if before or after else around
+    value = [to.floats(op.value)] if op.mode == "constant" else []
+    mode = "constant" if op.mode == "zero" else op.mode
+    if any(op.pad) or not any(op.channels):
+        x = to("Pad", x, to.ints(0, 0, top, left, 0, 0, bottom, right), *value, mode=mode)
+    return to("Pad", x, to.ints(0, before, 0, 0, 0, after, 0, 0), *value) if any(op.channels) else x
 
 
 def _crop(to: _Site, x: str) -> str:

@@ -11,9 +11,9 @@ import pytest
 
 import netdsl
 from netdsl import benchmark, peers
-from netdsl.benchmark import Comparison, Outcome, Rules, compare, difference, geometric_means
+from netdsl.benchmark import Comparison, Outcome, Rules, compare, geometric_means
 from netdsl.errors import DeviceError, InputError
-from netdsl.peers import PEERS, Call, Peer, Task, Unable
+from netdsl.peers import PEERS, Call, Peer, Task, Unable, difference
 from netdsl.weights import random_weights
 
 TEXT = """netdsl 1
