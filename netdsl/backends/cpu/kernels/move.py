@@ -33,14 +33,16 @@ def make_unpack() -> Callable[..., None]:
     """A blocked map into plain CHW order: network outputs, and flattening. y_image is the stride between images."""
 
     def unpack(tid, nt, x, y, images, channels, height, width, x_image, x_plane, x_row, y_image):  # type: ignore[no-untyped-def]
-        units = images * channels
+        blocks = (channels + WIDTH - 1) // WIDTH
+        units = images * blocks * height
         for unit in range(units * tid // nt, units * (tid + 1) // nt):
-            c, image = unit % channels, unit // channels
-            xc = x + image * x_image + (c // WIDTH) * x_plane + 4 * (c % WIDTH)
-            yc = y + image * y_image + 4 * c * height * width
-            for h in range(height):
+            h, image_block = unit % height, unit // height
+            b, image = image_block % blocks, image_block // blocks
+            xr = x + image * x_image + b * x_plane + h * x_row
+            yr = y + image * y_image + 4 * (b * WIDTH * height + h) * width
+            for lane in range(min(WIDTH, channels - b * WIDTH)):
                 for w in range(width):
-                    set_f32(yc + 4 * (h * width + w), f32(xc + h * x_row + w * VECTOR_BYTES))
+                    set_f32(yr + 4 * (lane * height * width + w), f32(xr + 4 * lane + w * VECTOR_BYTES))
 
     return unpack
 
