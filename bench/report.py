@@ -158,7 +158,7 @@ def rewrite(readme: Path, folder: Path) -> None:
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         sys.exit(f"{readme} must hold one line {BEGIN} and one line {END}")
     before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-    parts = ["## How fast it is\n"]
+    parts = ["## How fast it is\n\n`python bench/report.py --all` measures all of this again.\n"]
     for name, (title, write) in TEXTS.items():
         parts.append(f"### {title}\n\n{write(read(folder / f'{name}.json'))}")
     readme.write_text(f"{before}{BEGIN}\n\n" + "\n".join(parts) + f"\n{END}{after}", encoding="utf-8")

@@ -61,11 +61,11 @@ class Drawing:
         self.parts.append(f"<polyline points='{joined}' fill='none' stroke='{colour}' stroke-width='{wide}'/>")
 
     def legend(self, x: float, y: float, colours: Mapping[str, str]) -> None:
-        """Names with their colours in a row that ends at x."""
-        for name, colour in reversed(list(colours.items())):
-            x -= _wide(name, 12) + 24
+        """Names with their colours in a row that begins at x."""
+        for name, colour in colours.items():
             self.parts.append(f"<rect x='{x:.1f}' y='{y - 9:.1f}' width='10' height='10' rx='2' fill='{colour}'/>")
             self.text(x + 15, y, name)
+            x += _wide(name, 12) + 34
 
     def __str__(self) -> str:
         size = f"width='{self.width:.0f}' height='{self.height:.0f}' viewBox='0 0 {self.width:.0f} {self.height:.0f}'"
@@ -100,7 +100,7 @@ class Axis:
 
 Ratios = Mapping[str, Mapping[str, float]]  # by network: by peer, how many times faster netdsl is
 
-_BAR, _GAP, _TOP, _PANEL = 20, 26, 64, 250  # pixels
+_BAR, _GAP, _TOP, _PANEL = 20, 26, 92, 250  # pixels
 _LEFT, _RIGHT = 58, 20  # pixels beside the bars
 _ACROSS = 9  # chosen: networks side by side; more go into rows below
 
@@ -119,7 +119,7 @@ def speed_plot(panels: Mapping[str, Ratios], peers: Sequence[str], note: str) ->
     tall = _PANEL + (74 if slanted else 46)
     drawing = Drawing(width, _TOP + tall * len(rows) + 20, "Speed of netdsl beside other engines")
     drawing.text(24, 30, "How many times faster netdsl is", 17, bold=True)
-    drawing.legend(width - _RIGHT, 30, dict(zip(peers, cycle(COLOURS), strict=False)))
+    drawing.legend(24, 54, dict(zip(peers, cycle(COLOURS), strict=False)))
     shown = [by_peer[p] for _, part in rows for by_peer in part.values() for p in peers if p in by_peer]
     low, high = min([0.8, *shown]) / 1.12, max([2.0, *shown]) * 1.15
     for i, (title, part) in enumerate(rows):
@@ -210,11 +210,11 @@ def roofline_plot(profile: Profile) -> str:
     facts = f"{profile.seconds * 1e3:.3g} ms a call with {threads}; the area of a dot is its share of the time"
     drawing.text(24, 50, facts, 12, FAINT)
     used = {kind: colour for kind, colour in KINDS.items() if any(kind_of(s) == kind for s in steps)}
-    drawing.legend(drawing.width - 24, 74, used)
+    drawing.legend(24, 74, used)
     ridge = roof.flops / roof.bandwidth
     across, up = [ridge, *(s.intensity for s in steps)], [roof.flops, *(s.flops for s in steps)]
     x = Axis(min(across) / 2, max(across) * 2.2, 76, drawing.width - 24)
-    y = Axis(max(min(up) / 1.7, max(up) / 3e4), 1.6 * max(up), drawing.height - 98, 88)
+    y = Axis(max(min(up) / 1.7, max(up) / 3e4), 1.6 * max(up), drawing.height - 98, 92)
     _grid(drawing, x, y)
     _roof(drawing, x, y, roof)
     for step in sorted(steps, key=lambda s: -s.share):
@@ -223,7 +223,7 @@ def roofline_plot(profile: Profile) -> str:
             f"{step.path}: {step.kernel}, {_speed(step.flops)}, {step.part:.0%} of the peak, {step.share:.1%} of time"
         )
         drawing.dot(*place, _radius(step), KINDS[kind_of(step)], hint)
-    _name_the_largest(drawing, x, y, steps)
+    _name_the_largest(drawing, x, y, steps, _Box(x.start, y(roof.flops) - 1, x.end, y(roof.flops) + 1))
     rest = sum(s.share for s in profile if not s.macs)
     drawing.text(
         24, drawing.height - 32, f"Steps that multiply nothing ({rest:.0%} of the time) are not shown.", 11, FAINT
@@ -266,12 +266,12 @@ def _roof(drawing: Drawing, x: Axis, y: Axis, roof: Roof) -> None:
         drawing.text(*middle, f"{roof.bandwidth / 1e9:.0f} GB/s read, measured", 12, anchor="middle", turn=turn)
 
 
-def _name_the_largest(drawing: Drawing, x: Axis, y: Axis, steps: Sequence[Timed]) -> None:
+def _name_the_largest(drawing: Drawing, x: Axis, y: Axis, steps: Sequence[Timed], ceiling: _Box) -> None:
     """Names beside the dots of the layers that take longest; dots that lie on one another share a name."""
     dots = [(x(s.intensity), y(max(s.flops, y.low)), _radius(s)) for s in steps]
     order = sorted(range(len(steps)), key=lambda i: -steps[i].share)
     named: list[int] = []
-    boxes: list[_Box] = [_Box(cx - r, cy - r, cx + r, cy + r) for cx, cy, r in dots]
+    boxes = [ceiling, *(_Box(cx - r, cy - r, cx + r, cy + r) for cx, cy, r in dots)]
     for i in order:
         cx, cy, r = dots[i]
         if len(named) == _LABELS or any(math.dist(dots[j][:2], (cx, cy)) < _NEAR for j in named):
