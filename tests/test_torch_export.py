@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 
 torch = pytest.importorskip("torch")
 
 from netdsl.backends.reference import run  # noqa: E402
 from netdsl.graph.build import build  # noqa: E402
+from netdsl.ops import norm  # noqa: E402
 from netdsl.torch_export import EXPORT, Network  # noqa: E402
 from netdsl.weights import random_weights  # noqa: E402
 from shapes import (  # noqa: E402
@@ -49,6 +50,7 @@ def test_fixed_cases(case: Case) -> None:
 @settings(max_examples=60, deadline=None)
 @given(case=op_cases())
 def test_drawn_cases(case: Case) -> None:
+    assume(not (isinstance(case.op, norm.InstanceNorm) and case.types[0].shape[1:] == (1, 1)))  # PyTorch refuses these
     check(case, 1)
 
 
