@@ -143,8 +143,13 @@ def _emit_conv(
     data = plan.bank.pack(key, packed.values)
     bias = plan.bank.pack((node.path, "bias", tile.cols), lambda: _bias(plan, node, y.channels, tile.cols))
     tile_groups = math.ceil(y.blocks / tile.cols)
-    stripes = plan.images * math.ceil(height / tile.lines)
-    share = share_for(stripes, tile_groups, plan.images * x.image, data.values.nbytes, work, plan.threads)
+    share = share_for(
+        plan.images * math.ceil(height / tile.lines),
+        tile_groups,
+        plan.images * x.image,
+        data.values.nbytes,
+        min(plan.threads, 64),
+    )
     _emit_tiles(plan, node, tile, x, y, end, work, stride[1] * x.block, packed, data, bias, share, rows,
                 (plan.images, height, width, last))  # fmt: skip
 

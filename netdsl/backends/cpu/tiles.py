@@ -54,32 +54,24 @@ class Share:
     chunks: int
 
 
-PRODUCTS = 60.0  # chosen: multiply-accumulates a thread does in a nanosecond
-FAR = 12.0  # measured: bytes a nanosecond that a thread reads from beyond its second-level cache
-FOREIGN = 6.0  # measured: bytes a nanosecond that a thread reads out of another's cache
+def share_for(lines: int, groups: int, input_bytes: int, weight_bytes: int, threads: int) -> Share:
+    """The cut that moves the fewest bytes beyond the second-level cache among those that load threads evenly.
 
-
-def share_for(lines: int, groups: int, input_bytes: int, weight_bytes: int, work: int, threads: int) -> Share:
-    """The cut that is done first, by an estimate of the busiest thread's time.
-
-    Ranges of rows keep to the thread that made them; ranges of outputs need the whole input, half of it made elsewhere,
-    but only a part of the weights.
-
-    lines         output rows of all images, in stripes of a tile's height
+    lines         output rows of all images
     groups        tiles of output channels
-    input_bytes   of all images; weight_bytes of the whole layer; work in multiply-accumulates
+    input_bytes   of all images; weight_bytes of the whole layer
     """
     best, best_cost = Share(1, 1), math.inf
     for chunks in {1, min(threads, groups)}:
         for bands in _candidates(lines, threads, chunks):
+            band_bytes = input_bytes / bands
+            passes = 1 if band_bytes <= L2_BYTES else math.ceil(groups / chunks)
+            weights = weight_bytes * (bands if weight_bytes / chunks > L2_BYTES else 1)
+            traffic = input_bytes * chunks * passes + weights
+            uneven = _unevenness(lines, bands) * _unevenness(groups, chunks)
             units = bands * chunks
-            busiest = math.ceil(units / threads) / units * _unevenness(lines, bands) * _unevenness(groups, chunks)
-            own_bands = math.ceil(bands / max(1, threads // chunks))
-            again = own_bands if weight_bytes / chunks > L2_BYTES else 1
-            passes = math.ceil(groups / chunks) if input_bytes / bands > L2_BYTES else 1
-            far = weight_bytes / chunks * again + input_bytes * own_bands / bands * (passes - 1)
-            foreign = input_bytes * own_bands / bands * (1 - 1 / chunks)
-            cost = work / PRODUCTS * busiest + far / FAR + foreign / FOREIGN + 50 * bands
+            uneven *= math.ceil(units / threads) * threads / units
+            cost = uneven * (1 + 0.05 * traffic / max(1, input_bytes + weight_bytes)) * (1 + 0.001 * bands)
             if cost < best_cost:
                 best, best_cost = Share(bands, chunks), cost
     return best
