@@ -33,7 +33,7 @@ TICKET, ARRIVED, PHASE, TABLE, STEPS, THREADS, STATE = 0, LINE, 2 * LINE, 3 * LI
 AWAKE, PARKED = 0, 1
 SPINS = 50000  # chosen: reads before a worker parks, some 100 to 200 us
 PATIENCE = 2000  # chosen: reads at a barrier before the processor is offered to others, some 10 us
-# Some hosts take a processor away from a virtual machine that pauses in a tight loop: pauses come this many reads apart.
+# Some hosts take a processor away from a machine that pauses in a tight loop: pauses come this many reads apart.
 READS = 32
 
 
