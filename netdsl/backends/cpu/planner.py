@@ -37,9 +37,11 @@ class WeightBank:
         """The packed form under `key`, made on first use, on a cache line."""
         if key not in self.packed:
             made = make()
-            place = aligned(made.size)
-            place[:] = made.reshape(-1)
-            self.packed[key] = Data(place)
+            if not made.flags.c_contiguous or made.ctypes.data % 64:
+                place = aligned(made.size).reshape(made.shape)
+                place[:] = made
+                made = place
+            self.packed[key] = Data(made)
         return self.packed[key]
 
 
