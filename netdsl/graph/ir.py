@@ -44,14 +44,17 @@ class Constant:
 
 @dataclass(frozen=True)
 class Derived:
-    """A weight computed at bind time from others: `function(*evaluated parts)`, in float64."""
+    """A weight computed at bind time from others: `function(*evaluated parts)`.
+
+    Parts come as they are stored, mostly float32; the function computes in float64.
+    """
 
     function: Callable[..., Array]
     parts: tuple[Weight | None, ...]
     shape: Shape
 
     def evaluate(self, read: Read) -> Array:
-        return self.function(*(None if p is None else p.evaluate(read).astype(np.float64) for p in self.parts))
+        return self.function(*(None if p is None else p.evaluate(read) for p in self.parts))
 
 
 Weight = Stored | Constant | Derived

@@ -71,7 +71,7 @@ def _folded(linear: Node, norm: Node) -> Node:
 
 
 def _bn_scale(eps: float, gamma: Array | None, beta: Array | None, mean: Array, var: Array) -> Array:
-    inverse = 1.0 / np.sqrt(var + eps)
+    inverse = 1.0 / np.sqrt(var.astype(np.float64) + eps)
     return inverse if gamma is None else gamma * inverse
 
 
@@ -81,14 +81,15 @@ def _bn_shift(eps: float, gamma: Array | None, beta: Array | None, mean: Array, 
 
 
 def _same(weight: Array) -> Array:
-    return weight
+    return weight.astype(np.float64)
 
 
 def _or_zero(bias: Array | None, like: Array) -> Array:
-    return np.zeros_like(like) if bias is None else bias
+    return _same(np.zeros_like(like) if bias is None else bias)
 
 
 def _scaled(axis: int, groups: int, weight: Array, scale: Array) -> Array:
+    """`scale` is float64, and so is the product; a float64 copy of the weights would take twice their memory."""
     if axis == 0:
         return weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
     inputs, outputs = weight.shape[:2]  # transposed: [C, K / groups, R, S], groups stacked along C

@@ -204,10 +204,11 @@ class PackedConv:
     def values(self) -> F32:
         k, per_group, height, width = self.weight.shape
         tiles, weight = len(self.first), self.weight.values()
-        dense = np.zeros((tiles * self.outputs, self.depth * self.lanes, height, width), np.float32)
-        if self.groups == 1:
+        full = (tiles * self.outputs, self.depth * self.lanes, height, width)
+        dense = weight if weight.shape == full and self.groups == 1 else np.zeros(full, np.float32)
+        if self.groups == 1 and dense is not weight:
             dense[:k, :per_group] = weight
-        else:
+        elif self.groups > 1:
             for i in range(k):
                 at = (i // (k // self.groups)) * per_group - self.first[i // self.outputs] * self.lanes
                 dense[i, at : at + per_group] = weight[i]
