@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from netdsl.backends.cpu.demands import deconv_phases, is_depthwise
 from netdsl.backends.cpu.epilogue import Epilogue, epilogue
 from netdsl.backends.cpu.jit import Kernel
+from netdsl.backends.cpu.lower_planes import emit_conv_planes
 from netdsl.backends.cpu.planner import Planner
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.tiles import Share, TileShape, share_for, tile_for
@@ -60,6 +61,9 @@ def lower_conv(plan: Planner, index: int) -> None:
     work = plan.graph.node_macs(node) * plan.images
     y = plan.output(index, work)
     end = epilogue(plan, node)
+    if y.block == 1:
+        emit_conv_planes(plan, node, op, x, y, end, work)
+        return
     if is_depthwise(op, x.channels):
         _emit_depthwise(plan, node, op, x, y, taps, end, work)
         return
@@ -139,7 +143,7 @@ def _emit_conv(
         last = pixels - (height - 1) * width
         rows = {"x": width * x.pixel, "y": width * y.pixel, "r": width * end.residual.pixel if end.residual else 0}
     packed = pack_conv(weight, groups, x, tile.cols, taps)
-    key = (node.path, part, tile.cols, packed.thin)
+    key = (node.path, part, tile.cols, packed.lanes)
     data = plan.bank.pack(key, packed.values)
     bias = plan.bank.pack((node.path, "bias", tile.cols), lambda: _bias(plan, node, y.channels, tile.cols))
     tile_groups = math.ceil(y.blocks / tile.cols)
@@ -187,7 +191,6 @@ class PackedConv:
     offsets          of each tap from an output's origin, bytes
     run              consecutive floats at a tap
     group_offsets    for each tile of outputs, where its first input channel block lies, bytes
-    thin             whether the run holds the true channels, not whole blocks
     """
 
     weight: LazyWeight
@@ -195,7 +198,6 @@ class PackedConv:
     offsets: list[int]
     run: int
     group_offsets: list[int]
-    thin: bool
     lanes: int  # channels of one block as packed
     depth: int  # channel blocks that one tile of outputs reads
     first: list[int]  # for each tile of outputs, its first channel block
@@ -221,8 +223,7 @@ def pack_conv(weight: LazyWeight, groups: int, x: View, cols: int, taps: Taps) -
     k, per_group = weight.shape[:2]
     outputs = cols * WIDTH
     tiles = math.ceil(k / outputs)
-    thin = x.blocks == 1
-    lanes = x.channels if thin else WIDTH
+    lanes = min(x.block, x.channels)
     ranges = []
     for t in range(tiles):
         low, high = t * outputs // (k // groups), (min(k, (t + 1) * outputs) - 1) // (k // groups)
@@ -233,7 +234,7 @@ def pack_conv(weight: LazyWeight, groups: int, x: View, cols: int, taps: Taps) -
     columns: Sequence[int] = taps.columns[:1] if joined else taps.columns
     offsets = [b * x.plane + h * x.row + w * x.pixel for b in range(depth) for h in taps.rows for w in columns]
     run = lanes * (len(taps.columns) if joined else 1)
-    return PackedConv(weight, groups, offsets, run, [f * x.plane for f in first], thin, lanes, depth, first, outputs)
+    return PackedConv(weight, groups, offsets, run, [f * x.plane for f in first], lanes, depth, first, outputs)
 
 
 def _emit_winograd(plan: Planner, node: Node, m: int, op: Conv, x: View, y: View, end: Epilogue, work: int) -> None:
@@ -312,7 +313,7 @@ def lower_dense(plan: Planner, index: int) -> None:
         offsets, run = [0], x.blocks * WIDTH
     tile_groups = math.ceil(y.blocks / tile.cols)
     nothing = LazyWeight((y.channels, x.channels, 1, 1), lambda: np.zeros(0, np.float32))  # packed above
-    packed = PackedConv(nothing, 1, offsets, run, [0] * tile_groups, False, WIDTH, x.blocks, [0] * tile_groups,
+    packed = PackedConv(nothing, 1, offsets, run, [0] * tile_groups, WIDTH, x.blocks, [0] * tile_groups,
                         tile.cols * WIDTH)  # fmt: skip
     r = end.residual
     across = SparseView(y.buffer, y.start, y.channels, 1, plan.images, WIDTH, 0, y.plane, 0, step=y.image)

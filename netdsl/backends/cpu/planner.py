@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from netdsl.backends.cpu.demands import halos, homes, spent_residuals, thin_inputs, winograd_sizes
+from netdsl.backends.cpu.demands import halos, homes, planar_maps, spent_residuals, winograd_sizes
 from netdsl.backends.cpu.jit import Kernel
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.views import NO_HALO, Address, Argument, Data, Step, View, aligned, layout
@@ -56,7 +56,7 @@ class Planner:
         self.steps: list[Step] = []
         self.winograd = winograd_sizes(graph, images, exact)
         self.halos = halos(graph, self.winograd)
-        self.thin = thin_inputs(graph)
+        self.planar = planar_maps(graph, self.halos)
         self.homes = homes(graph, self.halos)
         self.residuals = spent_residuals(graph, self.halos, self.homes)
 
@@ -91,7 +91,7 @@ class Planner:
 
     def _fresh(self, index: int, work: int) -> View:
         node = self.graph.nodes[index]
-        block = node.type.channels if index in self.thin else WIDTH
+        block = 1 if index in self.planar else WIDTH
         halo = self.halos[index]
         view = self.buffer(*layout(node.type, block, halo))
         if halo != NO_HALO:

@@ -153,6 +153,30 @@ def store(typingctx: Any, address: Any, value: Any) -> Any:
     return types.void(types.intp, vec), codegen
 
 
+def emit_store_first(builder: Any, address: Any, value: Any, count: Any) -> None:
+    """Store the lanes below `count` (an i64, any value)."""
+    lanes = ir.VectorType(I32, WIDTH)
+    most = builder.select(builder.icmp_signed("<", count, ir.Constant(I64, WIDTH)), count, ir.Constant(I64, WIDTH))
+    undefined = ir.Constant(lanes, ir.Undefined)
+    limit = builder.insert_element(undefined, builder.trunc(most, I32), ir.Constant(I32, 0))
+    limit = builder.shuffle_vector(limit, undefined, ir.Constant(lanes, [0] * WIDTH))
+    mask = builder.icmp_signed("<", ir.Constant(lanes, list(range(WIDTH))), limit)
+    kind = ir.FunctionType(ir.VoidType(), [LLVM_VEC, LLVM_VEC.as_pointer(), I32, mask.type])
+    masked = cgutils.get_or_insert_function(builder.module, kind, f"llvm.masked.store.v{WIDTH}f32.p0")
+    builder.call(masked, [value, emit_pointer(builder, address, LLVM_VEC), ir.Constant(I32, 4), mask])
+
+
+@intrinsic
+def store_first(typingctx: Any, address: Any, value: Any, count: Any) -> Any:
+    """Store the first `count` lanes: all of them from WIDTH on, none below 1."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        emit_store_first(builder, *args)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, vec, types.intp), codegen
+
+
 def _binary(emit: Callable[..., Any], doc: str) -> Any:
     def operation(typingctx: Any, x: Any, y: Any) -> Any:
         return vec(vec, vec), lambda context, builder, sig, args: emit(builder, *args)

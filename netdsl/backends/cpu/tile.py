@@ -22,6 +22,7 @@ from netdsl.backends.cpu.simd import (
     emit_offset,
     emit_pointer,
     emit_splat,
+    emit_store_first,
     vec,
 )
 from netdsl.backends.cpu.target import VECTOR_BYTES, WIDTH
@@ -49,13 +50,15 @@ class Tile:
     Its operations are intrinsics; each is made anew when asked for, so take them once, outside the kernel:
 
     start(bias)                   every pixel begins as the `cols` vectors at address `bias`
+    start_rows(bias)              every vector of row m begins as the float at `bias + 4 * m` in all lanes
     outer(t, x, line, w)          t[l, m, n] += x[l * line + m * pixel] * w[n]: one step of a matrix product
     inner(t, x, w)                t[0, m, 0] += x[m * pixel ...] * w, lane by lane (depthwise; one line, one column)
     add_from(t, at, ...)          t[l, m, n] += the vector at `at + l * line + m * row + n * col`
     clamp(t, low, high)           t limited to low .. high, vectors
     put(t, at, ...)               store the tile
+    put_first(t, at, row, lanes)  store rows `row` bytes apart whose vectors touch: `lanes` floats of each (one line)
 
-    The last two take (line, row, col) in bytes and how many lines, rows and columns are real.
+    add_from and put take (line, row, col) in bytes and how many lines, rows and columns are real.
     """
 
     rows: int
@@ -86,6 +89,23 @@ class Tile:
             return kind(types.intp), codegen
 
         return start
+
+    @property
+    def start_rows(self) -> Any:
+        kind, cols = self.type, self.cols
+
+        @intrinsic
+        def start_rows(typingctx: Any, bias: Any) -> Any:
+            def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+                value = ir.Constant(ir.ArrayType(LLVM_VEC, kind.count), ir.Undefined)
+                for i in range(kind.count):
+                    at = emit_offset(builder, args[0], 4 * (i // cols))
+                    value = builder.insert_value(value, emit_splat(builder, emit_load(builder, at, F32, 4)), i)
+                return value
+
+            return kind(types.intp), codegen
+
+        return start_rows
 
     @property
     def outer(self) -> Any:
@@ -190,6 +210,26 @@ class Tile:
             return types.void(kind, *[types.intp] * 7), codegen
 
         return put
+
+    @property
+    def put_first(self) -> Any:
+        kind, rows, cols = self.type, self.rows, self.cols
+
+        @intrinsic
+        def put_first(typingctx: Any, t: Any, at: Any, row: Any, lanes: Any) -> Any:
+            def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+                value, at, row, lanes = args
+                for m in range(rows):
+                    for n in range(cols):
+                        left = builder.sub(lanes, ir.Constant(I64, n * WIDTH))
+                        address = emit_offset(builder, at, n * VECTOR_BYTES)
+                        emit_store_first(builder, address, builder.extract_value(value, m * cols + n), left)
+                    at = builder.add(at, row)
+                return context.get_dummy_value()
+
+            return types.void(kind, *[types.intp] * 3), codegen
+
+        return put_first
 
 
 def _cells(builder: Any, shape: tuple[int, int, int], args: Any) -> Any:
