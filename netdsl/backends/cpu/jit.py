@@ -150,10 +150,12 @@ def compile_kernel(kernel: Kernel) -> Compiled:
     A kernel whose first parameters are (tid, nt) is entered as (argument block, thread, threads): the rest of its
     parameters are read from the block, int64 each. Others (the executor) are entered as they are written.
     """
+    import llvmlite.binding as llvm
     from numba import types
     from numba.core import compiler
     from numba.core.registry import cpu_target
 
+    llvm.initialize_native_asmparser()  # kernels may hold an instruction spelled out
     function = kernel.build()
     parameters = tuple(inspect.signature(function).parameters)
     entered = parameters

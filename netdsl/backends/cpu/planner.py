@@ -16,6 +16,8 @@ from netdsl.backends.cpu.views import NO_HALO, Address, Argument, Data, Step, Vi
 from netdsl.graph.ir import Graph, Node
 from netdsl.tensor import TensorType
 
+SLAB_FLOATS = 4 << 20  # chosen: 16 MiB at a time
+
 
 @dataclass
 class WeightBank:
@@ -23,6 +25,7 @@ class WeightBank:
 
     stored: Mapping[str, NDArray[Any]]
     packed: dict[tuple[Any, ...], Data] = field(default_factory=dict)
+    room: NDArray[np.float32] = field(default_factory=lambda: aligned(0))  # what is left of the slab in use
 
     def value(self, node: Node, role: str) -> NDArray[np.float32] | None:
         """A node's weight as float32, or None when it has none of that role."""
@@ -43,6 +46,14 @@ class WeightBank:
                 made = place
             self.packed[key] = Data(made)
         return self.packed[key]
+
+    def _place(self, count: int) -> NDArray[np.float32]:
+        """Room for so many floats on a cache line: side by side in slabs, so that large pages can hold them."""
+        whole = -(-count // 16) * 16
+        if whole > self.room.size:
+            self.room = aligned(max(whole, SLAB_FLOATS))
+        place, self.room = self.room[:count], self.room[whole:]
+        return place
 
 
 class Planner:

@@ -68,6 +68,16 @@ def emit_fma(builder: Any, x: Any, y: Any, z: Any) -> Any:
     return _call(builder, f"llvm.fma.v{WIDTH}f32", LLVM_VEC, [x, y, z])
 
 
+def emit_fma_from(builder: Any, x: Any, base: Any, offset: int, z: Any) -> Any:
+    """x * (the vector at base + offset) + z, the factor read by the multiply-add itself: LLVM would keep it in a register.
+
+    The memory must not change while a kernel runs: LLVM is not told that it is read.
+    """
+    kind = ir.FunctionType(LLVM_VEC, [LLVM_VEC, LLVM_VEC, I64])
+    text = f"vfmadd231ps {offset}($3), $2, $0"
+    return builder.asm(kind, text, "=v,0,v,r", [z, x, base], side_effect=False)
+
+
 def emit_max(builder: Any, x: Any, y: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", x, y), x, y)
 

@@ -16,6 +16,7 @@ from netdsl.backends.cpu.simd import (
     I64,
     LLVM_VEC,
     emit_fma,
+    emit_fma_from,
     emit_load,
     emit_max,
     emit_min,
@@ -25,7 +26,7 @@ from netdsl.backends.cpu.simd import (
     emit_store_first,
     vec,
 )
-from netdsl.backends.cpu.target import VECTOR_BYTES, WIDTH
+from netdsl.backends.cpu.target import FMA_FROM_MEMORY, VECTOR_BYTES, WIDTH, host
 
 
 class TileType(types.Type):
@@ -110,20 +111,27 @@ class Tile:
     @property
     def outer(self) -> Any:
         kind, lines, rows, cols, pixel = self.type, self.lines, self.rows, self.cols, self.pixel
+        # where accumulators, weights and a broadcast are one too many for the registers
+        from_memory = FMA_FROM_MEMORY and kind.count + cols + 1 == host().registers + 1
 
         @intrinsic
         def outer(typingctx: Any, t: Any, x: Any, line: Any, w: Any) -> Any:
             def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
                 value, x, line, w = args
+                held = cols - 1 if from_memory else cols
                 weights = [
-                    emit_load(builder, emit_offset(builder, w, n * VECTOR_BYTES), LLVM_VEC, 4) for n in range(cols)
+                    emit_load(builder, emit_offset(builder, w, n * VECTOR_BYTES), LLVM_VEC, 4) for n in range(held)
                 ]
                 i = 0
                 for _ in range(lines):
                     for m in range(rows):
                         b = emit_splat(builder, emit_load(builder, emit_offset(builder, x, 4 * m * pixel), F32, 4))
-                        for weight in weights:
-                            sum_ = emit_fma(builder, b, weight, builder.extract_value(value, i))
+                        for n in range(cols):
+                            term = builder.extract_value(value, i)
+                            if n < held:
+                                sum_ = emit_fma(builder, b, weights[n], term)
+                            else:
+                                sum_ = emit_fma_from(builder, b, w, n * VECTOR_BYTES, term)
                             value = builder.insert_value(value, sum_, i)
                             i += 1
                     x = builder.add(x, line)

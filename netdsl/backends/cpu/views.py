@@ -16,6 +16,7 @@ from netdsl.tensor import TensorType
 
 Halo = tuple[int, int, int, int]  # zeros kept around a map: (top, left, bottom, right)
 NO_HALO: Halo = (0, 0, 0, 0)
+LARGE_PAGE = 2 << 20  # bytes; of x86 and most ARM systems
 PLANE_ROWS = 16  # chosen: parts of whole vectors that a plane can be cut into, for threads to share
 
 
@@ -144,10 +145,15 @@ def floats(*values: float) -> Data:
 
 
 def aligned(count: int) -> NDArray[np.float32]:
-    """`count` float32 that start on a cache line."""
-    raw = np.empty(count * 4 + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    out: NDArray[np.float32] = raw[start : start + count * 4].view(np.float32)
+    """`count` float32 that start on a cache line; many of them on pages of 2 MiB where the system has such.
+
+    NumPy asks the system for large pages for arrays of 4 MiB and more. Room that is not touched costs nothing.
+    """
+    size = 4 * count
+    step = LARGE_PAGE if size >= LARGE_PAGE // 4 else 64
+    raw = np.empty(size + step if step == 64 else max(size, LARGE_PAGE) + step, np.uint8)
+    start = -raw.ctypes.data % step
+    out: NDArray[np.float32] = raw[start : start + size].view(np.float32)
     return out
 
 
