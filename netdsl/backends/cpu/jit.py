@@ -12,22 +12,20 @@ half-written or not readable counts as absent; a folder that cannot be written m
 from __future__ import annotations
 
 import hashlib
-import inspect
-import json
 import os
-import subprocess
 import sys
-import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module, metadata
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from netdsl import kept
 from netdsl.backends.cpu.target import WIDTH, host
 from netdsl.errors import NetWarning
 
@@ -35,21 +33,10 @@ Progress = Callable[[str, int, int], None]  # (kernel, how many are done, of how
 
 MANY = 4  # chosen: so many kernels to compile are worth starting other processes for
 
-_MAGIC = b"netdsl-kernel-1\n"
 _lock = threading.RLock()
 _loaded: dict[str, tuple[int, tuple[str, ...]]] = {}
 _warned = False  # whether it was said that the cache cannot be written
-_keep: list[Any] = []  # engines and modules whose code is in use
-
-
-def cache_folder() -> Path:
-    """Where compiled kernels are kept: $NETDSL_CACHE/kernels, or the user's cache folder."""
-    root = os.environ.get("NETDSL_CACHE")
-    if root is None:
-        from platformdirs import user_cache_dir
-
-        root = user_cache_dir("netdsl")
-    return Path(root) / "kernels"
+_libraries: list[Any] = []  # whose code is in use
 
 
 @cache
@@ -57,16 +44,35 @@ def _environment() -> str:
     """Digest of all that machine code depends on besides the kernel's own name."""
     digest = hashlib.sha256()
     target = host()
-    parts = [sys.version, target.name, target.features, metadata.version("numba"), metadata.version("llvmlite")]
-    digest.update("\0".join(parts).encode())
-    folder = Path(__file__).parent
-    for path in sorted([*(folder / f"{n}.py" for n in ("jit", "entry", "simd", "tile")), *folder.glob("kernels/*.py")]):
+    digest.update("\0".join((sys.version, target.name, target.features)).encode())
+    for package in ("numba", "llvmlite"):
+        digest.update(_version(package))
+    for path in _sources():
         digest.update(path.read_bytes())
     return digest.hexdigest()[:24]
 
 
+def _sources() -> list[Path]:
+    """The files that kernels are made from."""
+    folder = Path(__file__).parent
+    return sorted([*(folder / f"{n}.py" for n in ("jit", "entry", "simd", "tile")), *folder.glob("kernels/*.py")])
+
+
+def _version(package: str) -> bytes:
+    """What the package says of its version, read without importing it."""
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        return b""
+    file = Path(spec.origin).with_name("_version.py")
+    if not file.exists():
+        from importlib import metadata
+
+        return metadata.version(package).encode()
+    return file.read_bytes()
+
+
 def _path(name: str) -> Path:
-    return cache_folder() / f"{name}-{_environment()}.o"
+    return kept.folder("kernels") / f"{name}-{_environment()}.o"
 
 
 @dataclass(frozen=True)
@@ -105,32 +111,18 @@ SERVE = Kernel("execute", "serve")
 
 def _read(name: str) -> Compiled | None:
     """A kernel from the cache, or None."""
-    try:
-        blob = _path(name).read_bytes()
-    except OSError:
+    content = kept.read(_path(name))
+    if content is None:
         return None
-    head, body = blob[: len(_MAGIC) + 32], blob[len(_MAGIC) + 32 :]
-    if head != _MAGIC + hashlib.sha256(body).digest():
-        return None
-    line, _, code = body.partition(b"\n")
+    line, _, code = content.partition(b"\n")
     symbol, *parameters = line.decode().split(" ")
     return Compiled(symbol, tuple(parameters), code)
 
 
 def _write(name: str, compiled: Compiled) -> None:
-    body = " ".join([compiled.symbol, *compiled.parameters]).encode() + b"\n" + compiled.code
-    blob = _MAGIC + hashlib.sha256(body).digest() + body
     path = _path(name)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(blob)
-            os.replace(temporary, path)
-        except OSError:
-            os.unlink(temporary)
-            raise
+        kept.write(path, " ".join([compiled.symbol, *compiled.parameters]).encode() + b"\n" + compiled.code)
     except OSError as error:
         _warn_once(path.parent, error)
 
@@ -150,6 +142,8 @@ def compile_kernel(kernel: Kernel) -> Compiled:
     A kernel whose first parameters are (tid, nt) is entered as (argument block, thread, threads): the rest of its
     parameters are read from the block, int64 each. Others (the executor) are entered as they are written.
     """
+    import inspect
+
     from numba import types
     from numba.core import compiler
     from numba.core.registry import cpu_target
@@ -178,31 +172,27 @@ def compile_kernel(kernel: Kernel) -> Compiled:
 
 
 @cache
-def _initialise() -> Any:
+def _linker() -> Any:
     import llvmlite.binding as llvm
 
     with suppress(RuntimeError):  # newer llvmlite initialises itself and refuses these calls
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
-    return llvm.Target.from_default_triple()
+    return llvm.create_lljit_compiler(llvm.Target.from_default_triple().create_target_machine(jit=True))
 
 
 def _link(compiled: Compiled) -> int:
     """Load object code; the address of its function.
 
-    Each object gets an engine of its own: symbols are unique within the process that compiled them, not beyond, and a
-    shared engine would silently take the first of two equal names.
+    Each object becomes a library with names of its own: symbols are unique within the process that compiled them, not
+    beyond.
     """
     import llvmlite.binding as llvm
 
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _initialise().create_target_machine(jit=True))
-    module = llvm.ObjectFileRef.from_data(compiled.code)
-    engine.add_object_file(module)
-    engine.finalize_object()
-    _keep.append((engine, module))
-    address: int = engine.get_function_address(compiled.symbol)
-    if not address:
-        raise RuntimeError(f"the object file has no function {compiled.symbol}")
+    builder = llvm.JITLibraryBuilder().add_object_img(compiled.code).add_current_process()
+    library = builder.export_symbol(compiled.symbol).link(_linker(), f"netdsl-{len(_libraries)}")
+    _libraries.append(library)
+    address: int = library[compiled.symbol]
     return address
 
 
@@ -242,6 +232,9 @@ def _helping(missing: Sequence[Kernel]) -> Iterator[None]:
 
     Numba compiles one kernel at a time in a process. Whatever a helper fails to deliver is compiled here.
     """
+    import json
+    import subprocess
+
     count = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 4) - 1
     helpers = []
     if len(missing) >= MANY and sys.executable and count > 0:

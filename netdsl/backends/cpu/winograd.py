@@ -16,7 +16,6 @@ from netdsl.backends.cpu.views import aligned
 from netdsl.ops.conv import Conv
 from netdsl.tensor import TensorType
 
-
 # Measured: OpenBLAS shares products of more multiply-adds among threads of its own, which at these shapes is slower.
 SMALL_PRODUCT = 1 << 18
 
