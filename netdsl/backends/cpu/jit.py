@@ -12,12 +12,11 @@ half-written or not readable counts as absent; a folder that cannot be written m
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -30,8 +29,6 @@ from netdsl.backends.cpu.target import WIDTH, host
 from netdsl.errors import NetWarning
 
 Progress = Callable[[str, int, int], None]  # (kernel, how many are done, of how many)
-
-MANY = 4  # chosen: so many kernels to compile are worth starting other processes for
 
 _lock = threading.RLock()
 _loaded: dict[str, tuple[int, tuple[str, ...]]] = {}
@@ -146,29 +143,31 @@ def compile_kernel(kernel: Kernel) -> Compiled:
 
     from numba import types
     from numba.core import compiler
+    from numba.core.compiler_lock import global_compiler_lock
     from numba.core.registry import cpu_target
 
     function = kernel.build()
     parameters = tuple(inspect.signature(function).parameters)
-    entered = parameters
-    if parameters[:2] == ("tid", "nt"):
-        from netdsl.backends.cpu.entry import from_block
-
-        function, parameters = from_block(function, len(parameters) - 2), parameters[2:]
-        entered = ("block", "tid", "nt")
     flags = compiler.Flags()
     flags.no_cpython_wrapper = True
     flags.no_cfunc_wrapper = True
+    flags.no_compile = True  # to machine code, before the entry is added
     flags.error_model = "numpy"  # no zero-division checks: kernels cannot raise
     flags.nrt = False
     cpu_target.typing_context.refresh()
     cpu_target.target_context.refresh()
     result = compiler.compile_extra(
         cpu_target.typing_context, cpu_target.target_context, function,
-        (types.intp,) * len(entered), types.void, flags, {},
+        (types.intp,) * len(parameters), types.void, flags, {},
     )  # fmt: skip
-    code = result.library.serialize_using_object_code()[2][0]
-    return Compiled(result.fndesc.llvm_func_name, parameters, code)
+    symbol = result.fndesc.llvm_func_name
+    if parameters[:2] == ("tid", "nt"):
+        from netdsl.backends.cpu.entry import add_entry
+
+        symbol, parameters = add_entry(result), parameters[2:]
+    with global_compiler_lock:
+        code = result.library.serialize_using_object_code()[2][0]
+    return Compiled(symbol, parameters, code)
 
 
 @cache
@@ -217,36 +216,14 @@ def is_cached(kernel: Kernel) -> bool:
 def load_all(kernels: Iterable[Kernel], progress: Progress | None = None) -> None:
     """Make kernels ready, telling `progress` of each that has to be compiled. Several processors share the work."""
     missing = [k for k in dict.fromkeys(kernels) if not is_cached(k)]
-    with _helping(missing):
-        for kernel in missing:
-            if progress and not is_cached(kernel):
-                progress(kernel.name, sum(map(is_cached, missing)), len(missing))
-            load(kernel)
-    if progress and missing:
+    if not missing:
+        return
+    from netdsl.backends.cpu.warm import compile_all
+
+    def started(kernel: Kernel) -> None:
+        if progress:
+            progress(kernel.name, sum(map(is_cached, missing)), len(missing))
+
+    compile_all(missing, started)
+    if progress:
         progress("", len(missing), len(missing))
-
-
-@contextmanager
-def _helping(missing: Sequence[Kernel]) -> Iterator[None]:
-    """Other processes that compile from the list's end into the cache, while this one goes on from its start.
-
-    Numba compiles one kernel at a time in a process. Whatever a helper fails to deliver is compiled here.
-    """
-    import json
-    import subprocess
-
-    count = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 4) - 1
-    helpers = []
-    if len(missing) >= MANY and sys.executable and count > 0:
-        for i in range(count):
-            names = json.dumps([(k.module, k.factory, k.constants) for k in missing[::-1][i::count]])
-            # -P: nothing in the current folder may pose as a module
-            command = [sys.executable, "-P", "-m", "netdsl.backends.cpu.warm", names]
-            with suppress(OSError):
-                helpers.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-    try:
-        yield
-    finally:
-        for helper in helpers:
-            helper.terminate()
-            helper.wait()
