@@ -8,7 +8,6 @@ sizes (`?`) keeps the programs of the last few sizes it met; so it may be called
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from netdsl.arrays import Port, as_float32, check_shape, open_shape
 from netdsl.errors import DeviceError, InputError, nearest
+from netdsl.frozen import frozen
 from netdsl.graph.build import build
 from netdsl.graph.ir import Graph
 from netdsl.ops.base import Array
@@ -49,7 +49,7 @@ class Program(Protocol):
         """float32 C-contiguous [N, *shape] for every input -> float32 [N, *shape] for every output, all new."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Interpreted:
     """A graph run by the NumPy interpreter, in float64."""
 

@@ -19,7 +19,7 @@ PACKAGE = Path(netdsl.__file__).parent
 
 # From left to right; `netdsl/__init__.py` only names what stands elsewhere and `__main__.py` starts the command line.
 ORDER = (
-    "errors", "tensor", "ops", "text", "graph", "passes", "plan", "profiles", "backends", "weights",
+    "frozen", "errors", "kept", "tensor", "ops", "text", "graph", "passes", "plan", "profiles", "backends", "weights",
     "images", "datasets", "arrays", "samples", "answers", "catalogue", "model", "compiler",
     "onnx_export", "torch_export", "peers", "benchmark", "plots", "cli",
 )  # fmt: skip
@@ -33,7 +33,7 @@ ONLY_IN = {
     "rich": ("cli/",),
     "PIL": ("images.py", "datasets.py"),
     "safetensors": ("weights/",),
-    "platformdirs": ("weights/", "backends/cpu/"),
+    "platformdirs": ("kept.py",),
     "onnx": ("onnx_export.py",),
     "torch": ("torch_export.py", "peers.py"),
     "onnxruntime": ("peers.py",),

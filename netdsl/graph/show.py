@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from netdsl.frozen import frozen
 from netdsl.graph.ir import Graph, Node
 from netdsl.ops.base import Input, Pair, Window
 from netdsl.ops.dense import Dense
@@ -15,7 +15,7 @@ from netdsl.tensor import Shape, TensorType
 FLOAT_BYTES = 4  # derived: everything is float32
 
 
-@dataclass(frozen=True)
+@frozen
 class Row:
     """One layer.
 
@@ -38,7 +38,7 @@ class Row:
     receptive_field: Pair
 
 
-@dataclass(frozen=True)
+@frozen
 class Summary:
     """All layers in order of execution, and totals.
 
@@ -157,7 +157,7 @@ def _peak_bytes(graph: Graph) -> int:
     return peak * FLOAT_BYTES
 
 
-@dataclass(frozen=True)
+@frozen
 class _Step:
     """Values that lie w apart see values one step before that lie (w times + plus) // over apart."""
 
@@ -169,7 +169,7 @@ class _Step:
 _Path = tuple[_Step, ...]  # from a tensor back to the network's input, along one axis
 
 
-@dataclass(frozen=True)
+@frozen
 class _View:
     """How the values of a tensor see the input.
 

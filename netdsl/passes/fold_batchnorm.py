@@ -89,12 +89,17 @@ def _or_zero(bias: Array | None, like: Array) -> Array:
 
 
 def _scaled(axis: int, groups: int, weight: Array, scale: Array) -> Array:
-    """`scale` is float64, and so is the product; a float64 copy of the weights would take twice their memory."""
+    """Multiplied in float64, and rounded once to what the weights are: no copy takes twice their memory."""
     if axis == 0:
-        return weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
+        return _times(weight, scale.reshape(-1, *[1] * (weight.ndim - 1)))
     inputs, outputs = weight.shape[:2]  # transposed: [C, K / groups, R, S], groups stacked along C
     grouped = weight.reshape(groups, inputs // groups, outputs, *weight.shape[2:])
-    return (grouped * scale.reshape(groups, 1, outputs, 1, 1)).reshape(weight.shape)
+    return _times(grouped, scale.reshape(groups, 1, outputs, 1, 1)).reshape(weight.shape)
+
+
+def _times(weight: Array, scale: Array) -> Array:
+    out: Array = np.empty(weight.shape, weight.dtype)
+    return np.multiply(weight, scale, out=out, dtype=np.float64, casting="same_kind")
 
 
 def _scaled_bias(bias: Array | None, scale: Array, shift: Array) -> Array:

@@ -18,7 +18,7 @@ from netdsl.backends.cpu.lower_planes import emit_conv_planes
 from netdsl.backends.cpu.planner import Planner
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.tiles import Share, TileShape, share_for, tile_for
-from netdsl.backends.cpu.views import Address, Data, View, table
+from netdsl.backends.cpu.views import Address, Data, View, floats, table
 from netdsl.backends.cpu.winograd import pack_winograd, winograd_cut
 from netdsl.graph.ir import Node
 from netdsl.ops.conv import Conv
@@ -170,8 +170,9 @@ def _emit_tiles(
     span, ahead = _span(packed, tile, images * height * width > tile.rows * tile.lines)
     plan.emit(
         Kernel("conv", "conv", (tile.lines, tile.rows, tile.cols, pixel, end.function)), node, work,
-        x=Address(x), w=data, bias=bias, zeros=Data(np.zeros(tile.cols * WIDTH, np.float32)), taps=table(packed.offsets), n_taps=len(packed.offsets),
-        run=packed.run, span=span, ahead=ahead, group_offsets=table(packed.group_offsets), y=Address(y), r=Address(r) if r else 0, limits=end.limits,
+        x=Address(x), w=data, bias=bias, zeros=floats(*[0.0] * tile.cols * WIDTH), taps=table(packed.offsets),
+        n_taps=len(packed.offsets), run=packed.run, span=span, ahead=ahead, group_offsets=table(packed.group_offsets),
+        y=Address(y), r=Address(r) if r else 0, limits=end.limits,
         images=images, groups=len(packed.group_offsets), blocks=y.blocks, bands=share.bands, chunks=share.chunks,
         height=height, width=width, last_width=last, x_image=x.image, x_row=rows["x"],
         w_group=4 * len(packed.offsets) * packed.run * tile.cols * WIDTH,
@@ -259,7 +260,7 @@ def _emit_winograd(plan: Planner, node: Node, m: int, op: Conv, x: View, y: View
     groups = math.ceil(y.blocks / tile.cols)
     data = plan.bank.pack(
         (node.path, "winograd", m, tile.cols),
-        lambda: pack_winograd(plan.bank.required(node, "weight"), m, tile.cols),
+        lambda: pack_winograd(plan.bank.required(node, "weight"), m, tile.cols, plan.bank.empty),
     )
     cells, vector, r = (m + 2) ** 2, 4 * WIDTH, end.residual
     size = vector * (2 * cells + cells * (x.blocks + tile.cols * cut.together) * patches + 32)
@@ -342,11 +343,14 @@ def _pack_dense(plan: Planner, node: Node, x: View, cols: int, flat_map: Any) ->
     """[K, F] into [tile of outputs][F][outputs of the tile], a tile at a time so that little memory is used twice."""
     weight = plan.bank.required(node, "weight")
     k, outputs = len(weight), cols * WIDTH
-    packed = np.zeros((math.ceil(k / outputs), x.blocks * WIDTH, outputs), np.float32)
+    tiles, depth = math.ceil(k / outputs), x.blocks * WIDTH
+    packed = plan.bank.empty(tiles * depth * outputs).reshape(tiles, depth, outputs)
     for t, place in enumerate(packed):
         rows = weight[t * outputs : (t + 1) * outputs]
         if flat_map is not None:
             rows = _blocked_columns(rows, *flat_map.shape)
+        if rows.shape != (outputs, depth):
+            place[:] = 0.0
         place[: rows.shape[1], : len(rows)] = rows.T
     return packed
 

@@ -16,6 +16,8 @@ from netdsl.backends.cpu.views import NO_HALO, Address, Argument, Data, Step, Vi
 from netdsl.graph.ir import Graph, Node
 from netdsl.tensor import TensorType
 
+F32 = NDArray[np.float32]
+
 SLAB_FLOATS = 4 << 20  # chosen: 16 MiB at a time
 
 
@@ -25,35 +27,42 @@ class WeightBank:
 
     stored: Mapping[str, NDArray[Any]]
     packed: dict[tuple[Any, ...], Data] = field(default_factory=dict)
-    room: NDArray[np.float32] = field(default_factory=lambda: aligned(0))  # what is left of the slab in use
+    slabs: list[F32] = field(default_factory=list)
+    used: int = 0  # floats of the last slab
 
-    def value(self, node: Node, role: str) -> NDArray[np.float32] | None:
+    def value(self, node: Node, role: str) -> F32 | None:
         """A node's weight as float32, or None when it has none of that role."""
         weight = node.weights.get(role)
         return None if weight is None else np.asarray(weight.evaluate(self.stored.__getitem__), np.float32)
 
-    def required(self, node: Node, role: str) -> NDArray[np.float32]:
+    def required(self, node: Node, role: str) -> F32:
         """A node's weight as float32, which it must have."""
         return np.asarray(node.weights[role].evaluate(self.stored.__getitem__), np.float32)
 
-    def pack(self, key: tuple[Any, ...], make: Callable[[], NDArray[np.float32]]) -> Data:
+    def pack(self, key: tuple[Any, ...], make: Callable[[], F32]) -> Data:
         """The packed form under `key`, made on first use, on a cache line."""
         if key not in self.packed:
             made = make()
-            if not made.flags.c_contiguous or made.ctypes.data % 64:
-                place = aligned(made.size).reshape(made.shape)
+            if not self._holds(made):
+                place = self.empty(made.size).reshape(made.shape)
                 place[:] = made
                 made = place
             self.packed[key] = Data(made)
         return self.packed[key]
 
-    def _place(self, count: int) -> NDArray[np.float32]:
+    def empty(self, count: int) -> F32:
         """Room for so many floats on a cache line: side by side in slabs, so that large pages can hold them."""
         whole = -(-count // 16) * 16
-        if whole > self.room.size:
-            self.room = aligned(max(whole, SLAB_FLOATS))
-        place, self.room = self.room[:count], self.room[whole:]
-        return place
+        if not self.slabs or self.used + whole > self.slabs[-1].size:
+            self.slabs.append(aligned(max(whole, SLAB_FLOATS)))
+            self.used = 0
+        self.used += whole
+        return self.slabs[-1][self.used - whole :][:count]
+
+    def _holds(self, made: F32) -> bool:
+        starts = [s.ctypes.data for s in self.slabs]
+        inside = any(a <= made.ctypes.data < a + s.nbytes for a, s in zip(starts, self.slabs, strict=True))
+        return inside and made.flags.c_contiguous
 
 
 class Planner:

@@ -69,7 +69,7 @@ def emit_fma(builder: Any, x: Any, y: Any, z: Any) -> Any:
 
 
 def emit_fma_from(builder: Any, x: Any, base: Any, offset: int, z: Any) -> Any:
-    """x * (the vector at base + offset) + z, the factor read by the multiply-add itself: LLVM would keep it in a register.
+    """x * (the vector at base + offset) + z; the multiply-add itself reads the factor, where LLVM would use a register.
 
     The memory must not change while a kernel runs: LLVM is not told that it is read.
     """
