@@ -18,7 +18,7 @@ from netdsl.backends.cpu.lower_planes import emit_conv_planes
 from netdsl.backends.cpu.planner import Planner
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.tiles import Share, TileShape, share_for, tile_for
-from netdsl.backends.cpu.views import Address, Data, View, table
+from netdsl.backends.cpu.views import Address, Data, View, aligned, table
 from netdsl.backends.cpu.winograd import pack_winograd, winograd_cut
 from netdsl.graph.ir import Node
 from netdsl.ops.conv import Conv
@@ -327,12 +327,15 @@ def _pack_dense(plan: Planner, node: Node, x: View, cols: int, flat_map: Any) ->
     """[K, F] into [tile of outputs][F][outputs of the tile], a tile at a time so that little memory is used twice."""
     weight = plan.bank.required(node, "weight")
     k, outputs = len(weight), cols * WIDTH
-    packed = np.zeros((math.ceil(k / outputs), x.blocks * WIDTH, outputs), np.float32)
+    shape = math.ceil(k / outputs), x.blocks * WIDTH, outputs
+    packed = aligned(math.prod(shape)).reshape(shape)  # where it stays: a copy would double what is the largest
     for t, place in enumerate(packed):
         rows = weight[t * outputs : (t + 1) * outputs]
         if flat_map is not None:
             rows = _blocked_columns(rows, *flat_map.shape)
         place[: rows.shape[1], : len(rows)] = rows.T
+        place[rows.shape[1] :] = 0.0
+        place[:, len(rows) :] = 0.0
     return packed
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from netdsl.backends.cpu.demands import halos, homes, planar_maps, spent_residuals, winograd_sizes
 from netdsl.backends.cpu.jit import Kernel
+from netdsl.backends.cpu.pages import release
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.views import NO_HALO, Address, Argument, Data, Step, View, aligned, layout
 from netdsl.graph.ir import Graph, Node
@@ -23,15 +24,20 @@ class WeightBank:
 
     stored: Mapping[str, NDArray[Any]]
     packed: dict[tuple[Any, ...], Data] = field(default_factory=dict)
+    _read: list[NDArray[Any]] = field(default_factory=list)
 
     def value(self, node: Node, role: str) -> NDArray[np.float32] | None:
         """A node's weight as float32, or None when it has none of that role."""
-        weight = node.weights.get(role)
-        return None if weight is None else np.asarray(weight.evaluate(self.stored.__getitem__), np.float32)
+        return self.required(node, role) if node.weights.get(role) else None
 
     def required(self, node: Node, role: str) -> NDArray[np.float32]:
         """A node's weight as float32, which it must have."""
-        return np.asarray(node.weights[role].evaluate(self.stored.__getitem__), np.float32)
+        return np.asarray(node.weights[role].evaluate(self.read), np.float32)
+
+    def read(self, name: str) -> NDArray[Any]:
+        """A stored tensor. Pages of a mapped file that it reads stay in memory until something is packed from them."""
+        self._read.append(self.stored[name])
+        return self._read[-1]
 
     def pack(self, key: tuple[Any, ...], make: Callable[[], NDArray[np.float32]]) -> Data:
         """The packed form under `key`, made on first use, on a cache line."""
@@ -42,6 +48,8 @@ class WeightBank:
                 place[:] = made
                 made = place
             self.packed[key] = Data(made)
+            while self._read:
+                release(self._read.pop())
         return self.packed[key]
 
 
