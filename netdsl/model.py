@@ -42,6 +42,10 @@ class Program(Protocol):
     @property
     def threads(self) -> int: ...
 
+    @property
+    def arena_bytes(self) -> int | None:
+        """What a call with one image allocates for intermediate results, where it is known."""
+
     def prepare(self, images: int, progress: Progress | None = None) -> None:
         """Compile what a batch of so many images needs."""
 
@@ -56,6 +60,8 @@ class Interpreted:
     graph: Graph
     weights: Mapping[str, Array]
     threads: int = 1  # its own; NumPy may use more inside a matrix product
+
+    arena_bytes: None = None
 
     def prepare(self, images: int, progress: Progress | None = None) -> None:
         """Nothing is compiled."""
@@ -79,10 +85,11 @@ def lower(
         return Interpreted(graph, weights.tensors)
     from netdsl.backends import cpu
 
-    return cpu.lower(graph, weights.tensors, threads, progress=_told(progress), exact=exact)
+    return cpu.lower(graph, weights.tensors, threads, progress=told(progress), exact=exact)
 
 
-def _told(progress: Progress | None) -> Progress | None:
+def told(progress: Progress | None) -> Progress | None:
+    """A backend's progress, kernel by kernel, as the user's."""
     return progress and (lambda kernel, done, total: progress("compiling kernels", done, total))
 
 
@@ -206,7 +213,7 @@ class Model:
 
     def prepare(self, images: int, progress: Progress | None = None) -> None:
         """Compile what a batch of so many images needs now, rather than at its first call."""
-        self._program.prepare(images, _told(progress))
+        self._program.prepare(images, told(progress))
 
     @property
     def inputs(self) -> tuple[Port, ...]:
@@ -238,7 +245,7 @@ class Model:
         """Every layer with its output shape, parameters, multiply-accumulates, memory and receptive field."""
         from netdsl.graph.show import summary
 
-        return summary(self.graph)
+        return summary(self.graph, self._program.arena_bytes)
 
     def profile(self, /, *arrays: Any, rounds: int = 20, **named: Any) -> Profile:
         """How long each step of a call on these inputs takes: kernel, time, FLOP/s, part of the machine's peak.

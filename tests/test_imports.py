@@ -125,10 +125,14 @@ def test_help_loads_no_arrays_and_no_compiler() -> None:
     assert not loaded & {"numpy", "numba", "lark", "PIL"}
 
 
-@pytest.mark.parametrize("command", ["['check', 'lenet5']", "['summary', 'lenet5']", "['networks']"])
+@pytest.mark.parametrize("command", ["['check', 'lenet5']", "['networks']"])
 def test_commands_that_compile_nothing_never_load_numba(command: str) -> None:
     loaded = loaded_by(f"import netdsl.cli.app\nassert netdsl.cli.app.run({command}) == 0")
     assert not loaded & {"numba", "llvmlite"}
+
+
+def test_a_summary_asks_llvm_for_the_processor_and_never_loads_numba() -> None:
+    assert "numba" not in loaded_by("import netdsl.cli.app\nassert netdsl.cli.app.run(['summary', 'lenet5']) == 0")
 
 
 def test_building_a_graph_never_loads_numba() -> None:

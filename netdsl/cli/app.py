@@ -16,7 +16,7 @@ import click
 import netdsl
 from netdsl.errors import NetError, nearest
 
-COMMANDS = ("run", "check", "summary", "bench", "profile", "eval", "networks", "fetch")
+COMMANDS = ("run", "check", "summary", "bench", "profile", "eval", "networks", "fetch", "warm")
 
 
 class Commands(click.Group):

@@ -5,7 +5,6 @@ With s = gamma / sqrt(var + eps):  bn(W x + b) = (s W) x + (s (b - mean) + beta)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -26,22 +25,15 @@ def fold_batchnorm(graph: Graph) -> Graph:
     nodes = dict(enumerate(graph.nodes))
     moved: dict[int, int] = {}
     for i in nodes:
-        linear = nodes[i]
-        while isinstance(linear.op, (Conv, Deconv, Dense)) and not linear.fused and (end := _end(i, moved)) in readers:
+        linear, end = nodes[i], i  # `end`: the last node folded into this one, whose reader is next
+        while isinstance(linear.op, (Conv, Deconv, Dense)) and not linear.fused and end in readers:
             norm = graph.nodes[readers[end]]
             if not isinstance(norm.op, (BatchNorm, Scale)):
                 break
             linear = nodes[i] = _folded(linear, norm)
             moved[readers[end]] = end
+            end = readers[end]
     return rebuilt(graph, {i: n for i, n in nodes.items() if i not in moved}, moved)
-
-
-def _end(i: int, moved: Mapping[int, int]) -> int:
-    """The last node already folded into node i (or i itself): whose readers count now."""
-    for folded, into in moved.items():
-        if into == i:
-            return _end(folded, moved)
-    return i
 
 
 def affine_weights(norm: Node) -> tuple[Derived, Derived]:

@@ -343,15 +343,15 @@ def _pack_dense(plan: Planner, node: Node, x: View, cols: int, flat_map: Any) ->
     """[K, F] into [tile of outputs][F][outputs of the tile], a tile at a time so that little memory is used twice."""
     weight = plan.bank.required(node, "weight")
     k, outputs = len(weight), cols * WIDTH
-    tiles, depth = math.ceil(k / outputs), x.blocks * WIDTH
-    packed = plan.bank.empty(tiles * depth * outputs).reshape(tiles, depth, outputs)
+    shape = math.ceil(k / outputs), x.blocks * WIDTH, outputs
+    packed = plan.bank.empty(math.prod(shape)).reshape(shape)  # where it stays: a copy would double what is the largest
     for t, place in enumerate(packed):
         rows = weight[t * outputs : (t + 1) * outputs]
         if flat_map is not None:
             rows = _blocked_columns(rows, *flat_map.shape)
-        if rows.shape != (outputs, depth):
-            place[:] = 0.0
         place[: rows.shape[1], : len(rows)] = rows.T
+        place[rows.shape[1] :] = 0.0
+        place[:, len(rows) :] = 0.0
     return packed
 
 

@@ -67,7 +67,7 @@ def _emit_affine(plan: Planner, index: int, scale: Data, shift: Data, slope: Arg
 
 def _channels(plan: Planner, node: Node, role: str, weight: Weight) -> Data:
     def make() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-        return _padded(np.asarray(weight.evaluate(plan.bank.stored.__getitem__), np.float32))
+        return _padded(np.asarray(weight.evaluate(plan.bank.read), np.float32))
 
     return plan.bank.pack((node.path, role), make)
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from netdsl.backends.cpu.demands import halos, homes, planar_maps, spent_residuals, winograd_sizes
 from netdsl.backends.cpu.jit import Kernel
+from netdsl.backends.cpu.pages import release
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.views import NO_HALO, Address, Argument, Data, Step, View, aligned, layout
 from netdsl.graph.ir import Graph, Node
@@ -27,17 +28,22 @@ class WeightBank:
 
     stored: Mapping[str, NDArray[Any]]
     packed: dict[tuple[Any, ...], Data] = field(default_factory=dict)
-    slabs: list[F32] = field(default_factory=list)
-    used: int = 0  # floats of the last slab
+    _read: list[NDArray[Any]] = field(default_factory=list)
+    _slabs: list[F32] = field(default_factory=list)
+    _used: int = 0  # floats of the last slab
 
     def value(self, node: Node, role: str) -> F32 | None:
         """A node's weight as float32, or None when it has none of that role."""
-        weight = node.weights.get(role)
-        return None if weight is None else np.asarray(weight.evaluate(self.stored.__getitem__), np.float32)
+        return self.required(node, role) if node.weights.get(role) else None
 
     def required(self, node: Node, role: str) -> F32:
         """A node's weight as float32, which it must have."""
-        return np.asarray(node.weights[role].evaluate(self.stored.__getitem__), np.float32)
+        return np.asarray(node.weights[role].evaluate(self.read), np.float32)
+
+    def read(self, name: str) -> NDArray[Any]:
+        """A stored tensor. Pages of a mapped file that it reads stay in memory until something is packed from them."""
+        self._read.append(self.stored[name])
+        return self._read[-1]
 
     def pack(self, key: tuple[Any, ...], make: Callable[[], F32]) -> Data:
         """The packed form under `key`, made on first use, on a cache line."""
@@ -48,20 +54,22 @@ class WeightBank:
                 place[:] = made
                 made = place
             self.packed[key] = Data(made)
+            while self._read:
+                release(self._read.pop())
         return self.packed[key]
 
     def empty(self, count: int) -> F32:
         """Room for so many floats on a cache line: side by side in slabs, so that large pages can hold them."""
         whole = -(-count // 16) * 16
-        if not self.slabs or self.used + whole > self.slabs[-1].size:
-            self.slabs.append(aligned(max(whole, SLAB_FLOATS)))
-            self.used = 0
-        self.used += whole
-        return self.slabs[-1][self.used - whole :][:count]
+        if not self._slabs or self._used + whole > self._slabs[-1].size:
+            self._slabs.append(aligned(max(whole, SLAB_FLOATS)))
+            self._used = 0
+        self._used += whole
+        return self._slabs[-1][self._used - whole :][:count]
 
     def _holds(self, made: F32) -> bool:
-        starts = [s.ctypes.data for s in self.slabs]
-        inside = any(a <= made.ctypes.data < a + s.nbytes for a, s in zip(starts, self.slabs, strict=True))
+        starts = [s.ctypes.data for s in self._slabs]
+        inside = any(a <= made.ctypes.data < a + s.nbytes for a, s in zip(starts, self._slabs, strict=True))
         return inside and made.flags.c_contiguous
 
 

@@ -43,6 +43,11 @@ class Plan:
     shares: tuple[int, ...]  # threads for each step
     fences: tuple[bool, ...]  # whether a barrier follows each step
 
+    @property
+    def workspace_bytes(self) -> int:
+        """What is allocated for one call at a time: the arena, and room before and after it."""
+        return self.arena_bytes + 2 * SLACK_BYTES
+
 
 def make_plan(graph: Graph, bank: WeightBank, images: int, threads: int, exact: bool = False) -> Plan:
     """Plan a rewritten graph for a number of images and threads; `exact` keeps Winograd's algorithm out."""
@@ -62,12 +67,17 @@ def make_plan(graph: Graph, bank: WeightBank, images: int, threads: int, exact: 
     return Plan(images, tuple(planner.steps), tuple(offsets), size, tuple(shares), tuple(fences))
 
 
+def images_at_once(plan: Plan) -> int:
+    """How many images go through the layers together, from the plan of one."""
+    return max(1, min(MAX_IMAGES, ARENA_BYTES // max(1, plan.arena_bytes)))
+
+
 class Workspace:
     """Memory for one call at a time of one plan: the arena, the argument blocks and the table of steps."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.arena = aligned((plan.arena_bytes + 2 * SLACK_BYTES) // 4)
+        self.arena = aligned(plan.workspace_bytes // 4)
         self.arena[:] = 0.0
         self._base = self.arena.ctypes.data + SLACK_BYTES
         words: list[int] = []
@@ -121,7 +131,7 @@ class Program:
         self._bank = WeightBank(weights)
         self._shapes = [graph.nodes[o.node].type.shape for o in graph.outputs]
         self._plans: OrderedDict[int, tuple[Plan, list[Workspace]]] = OrderedDict()
-        self.images_at_once = max(1, min(MAX_IMAGES, ARENA_BYTES // max(1, self.plan(1).arena_bytes)))
+        self.images_at_once = images_at_once(self.plan(1))
         self.prepare(1, progress)
 
     def prepare(self, images: int, progress: jit.Progress | None = None) -> None:
@@ -129,6 +139,11 @@ class Program:
         executor = [jit.RUN, jit.SERVE] if self.threads > 1 else [jit.RUN]
         turns = {min(images, self.images_at_once), images % self.images_at_once} - {0}
         jit.load_all(executor + [s.kernel for n in turns for s in self.plan(n).steps], progress)
+
+    @property
+    def arena_bytes(self) -> int:
+        """What is allocated for one call at a time with one image."""
+        return self.plan(1).workspace_bytes
 
     def plan(self, images: int) -> Plan:
         """The plan for a batch size."""
