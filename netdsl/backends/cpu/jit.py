@@ -134,7 +134,19 @@ def _warn_once(folder: Path, error: OSError) -> None:
 
 
 def compile_kernel(kernel: Kernel) -> Compiled:
-    """Compile a kernel with Numba.
+    """Compile a kernel with Numba."""
+    library, symbol, parameters = _lowered(kernel)
+    return Compiled(symbol, parameters, library.serialize_using_object_code()[2][0])
+
+
+def assembly(kernel: Kernel) -> str:
+    """A kernel's machine code as LLVM writes it, for people (AT&T syntax: the result is the last operand)."""
+    text: str = _lowered(kernel)[0].get_asm_str()
+    return text
+
+
+def _lowered(kernel: Kernel) -> tuple[Any, str, tuple[str, ...]]:
+    """Numba's code library of a kernel, the function to call in it, and that function's parameters.
 
     A kernel whose first parameters are (tid, nt) is entered as (argument block, thread, threads): the rest of its
     parameters are read from the block, int64 each. Others (the executor) are entered as they are written.
@@ -168,8 +180,8 @@ def compile_kernel(kernel: Kernel) -> Compiled:
 
         symbol, parameters = add_entry(result), parameters[2:]
     with global_compiler_lock:
-        code = result.library.serialize_using_object_code()[2][0]
-    return Compiled(symbol, parameters, code)
+        result.library.finalize()
+    return result.library, symbol, parameters
 
 
 @cache
