@@ -57,6 +57,19 @@ def test_large_batches_go_in_turns(small) -> None:  # type: ignore[no-untyped-de
         np.testing.assert_allclose(row, y[i % len(x)], atol=1e-5)
 
 
+@pytest.mark.parametrize("images", [2, 3, 5])
+def test_a_small_networks_batch_is_cut_by_images(small, images: int) -> None:  # type: ignore[no-untyped-def]
+    graph, weights, x, _ = small
+    one, two = cpu.lower(graph, weights, 1), cpu.lower(graph, weights, 2)
+    if two.threads < 2:
+        pytest.skip("one processor")
+    plans = two._planned(images)
+    assert [plan.images for plan in plans] == [images // 2, images - images // 2]
+    assert {share for plan in plans for share in plan.shares} == {1}
+    (y,) = two([x[:images]])
+    assert np.array_equal(y, one([x[:images]])[0])
+
+
 def test_an_empty_batch_gives_an_empty_answer(small) -> None:  # type: ignore[no-untyped-def]
     graph, weights, x, _ = small
     assert cpu.lower(graph, weights)([x[:0]])[0].shape == (0, 10)

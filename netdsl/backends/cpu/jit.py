@@ -104,6 +104,7 @@ class Kernel:
 
 RUN = Kernel("execute", "run")
 SERVE = Kernel("execute", "serve")
+EACH = Kernel("execute", "each")
 
 
 def _read(name: str) -> Compiled | None:

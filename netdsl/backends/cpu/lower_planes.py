@@ -32,7 +32,7 @@ def move_rows(
     follow = [q for q in range(start + 1, len(columns)) if columns[q] != columns[q - 1] + 1]
     stop = min([*follow, len(columns)])
     plan.emit(
-        Kernel("planes", "rows"), node, x.channels * len(rows) * len(columns) * plan.images // 4,
+        Kernel("planes", "rows"), node, 16 * x.channels * len(rows) * len(columns) * plan.images,
         x=x_place, y=y_place, row=table(rows), column=table([*columns, 0]), fill=floats(fill), start=start, stop=stop,
         images=plan.images, planes=x.channels, height=len(rows), width=len(columns),
         x_image=x.image, x_plane=x.plane, x_row=x.row, y_image=y.image, y_plane=y.plane, y_row=y.row,
@@ -54,7 +54,7 @@ def emit_conv_planes(plan: Planner, node: Node, op: Conv, x: View, y: View, end:
     bands = min(y.height, max(1, math.ceil(4 * plan.threads / (plan.images * op.groups)))) if plan.threads > 1 else 1
     r = end.residual
     plan.emit(
-        Kernel("planes", "conv_planes", (outputs, vectors, end.function)), node, work // 4,
+        Kernel("planes", "conv_planes", (outputs, vectors, end.function)), node, 4 * work,
         x=Address(x), w=data, bias=bias, taps=table(taps), n_taps=len(taps), run=op.kernel[1] if touch else 1,
         x_group=per_group * x.plane, y=Address(y), r=Address(r) if r else 0, limits=end.limits, images=plan.images,
         groups=op.groups, bands=bands, height=y.height, width=y.width, x_image=x.image, x_row=op.stride[0] * x.row,

@@ -74,15 +74,15 @@ class WeightBank:
 
 
 class Planner:
-    """Collects the steps of one graph for `images` images and up to `threads` threads."""
+    """Collects the steps of one graph for `images` images, of a batch of `whole`, and up to `threads` threads."""
 
-    def __init__(self, graph: Graph, bank: WeightBank, images: int, threads: int, exact: bool = False) -> None:
+    def __init__(self, graph: Graph, bank: WeightBank, images: int, threads: int, exact: bool, whole: int) -> None:
         self.graph, self.bank, self.images, self.threads = graph, bank, images, threads
         self.views: dict[int, View] = {}
         self.flat_maps: dict[int, TensorType] = {}  # vectors that are maps left in blocked order, by node
         self.bytes: list[int] = []  # of each buffer
         self.steps: list[Step] = []
-        self.winograd = winograd_sizes(graph, images, exact)
+        self.winograd = winograd_sizes(graph, whole, exact)
         self.halos = halos(graph, self.winograd)
         self.planar = planar_maps(graph, self.halos)
         self.homes = homes(graph, self.halos)
