@@ -58,8 +58,11 @@ def test_chains_of_planes(mode: str, width: int) -> None:
     [
         ("conv 16 3x3 pad=1", [True, False]),  # a wide result is blocked; its thin input need not be
         ("conv 4 3x3 stride=2", [True, False]),  # pixels of a row do not follow each other
-        ("maxpool 2x2", [False, False]),  # a reader that knows blocks only
-        ("conv 4 3x3 | maxpool 2x2", [True, False, False]),
+        ("avgpool 2x2", [False, False]),  # a reader that knows blocks only
+        ("conv 4 3x3 | tanh | maxpool 2x2", [True, True, True]),
+        ("maxpool 3x2 stride=1x2 | relu | conv 9 2x2", [True, True, False]),
+        ("maxpool 3x3 stride=2 pad=1", [False, False]),  # windows reach over the edge
+        ("maxpool 5x5 stride=2 ceil=yes", [False, False]),
         ("residual { conv 3 3x3 pad=1 }", [True, True]),
         ("sigmoid | conv 3 3x3 pad=1", [False, False, False]),  # zeros around the sigmoid would not be a sigmoid's
         ("relu | pad 1 channels=(0,1) | conv 3 3x3", [False, False, False, False]),

@@ -63,7 +63,7 @@ def test_a_small_networks_batch_is_cut_by_images(small, images: int) -> None:  #
     one, two = cpu.lower(graph, weights, 1), cpu.lower(graph, weights, 2)
     if two.threads < 2:
         pytest.skip("one processor")
-    plans = two._planned(images)
+    plans, _ = two._idle(images)
     assert [plan.images for plan in plans] == [images // 2, images - images // 2]
     assert {share for plan in plans for share in plan.shares} == {1}
     (y,) = two([x[:images]])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from netdsl.backends.cpu import jit
 from netdsl.backends.cpu.planner import WeightBank
-from netdsl.backends.cpu.program import Plan, images_at_once, make_plan
+from netdsl.backends.cpu.program import Plan, executors, images_at_once, make_plan, make_plans
 from netdsl.backends.cpu.threads import available_threads
 from netdsl.backends.cpu.views import Data
 from netdsl.graph.ir import Graph
@@ -36,8 +36,10 @@ def kernels(graph: Graph, images: int = 1, threads: int | None = None) -> list[j
     """Every kernel that a batch of so many images needs, each once."""
     most = images_at_once(plan_ahead(graph, 1, threads))
     turns = {1, min(images, most), images % most} - {0}
-    steps = [s.kernel for n in turns for s in plan_ahead(graph, n, threads).steps]
-    return list(dict.fromkeys([jit.RUN, jit.SERVE, *steps]))
+    rewritten, most_threads = rewrite(graph), threads or available_threads()
+    plans = [make_plans(rewritten, NoWeights(), n, most_threads) for n in turns]
+    steps = [s.kernel for together in plans for plan in together for s in plan.steps]
+    return list(dict.fromkeys([k for together in plans for k in executors(together)] + steps))
 
 
 def warm(graphs: Iterable[Graph], images: int, threads: int | None, progress: jit.Progress | None) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from netdsl.ops.conv import Conv
 from netdsl.ops.deconv import Deconv
 from netdsl.ops.dense import Dense
 from netdsl.ops.join import Add, Concat, Mul
+from netdsl.ops.pool import MaxPool
 from netdsl.ops.shape import Flatten, Pad
 from netdsl.passes.fuse_epilogues import ACTIVATIONS
 from netdsl.tensor import TensorType
@@ -110,7 +111,15 @@ def _makes_planes(graph: Graph, index: int, planar: Set[int], halos: Sequence[Ha
         return all(graph.nodes[j].type == node.type and halos[j] == NO_HALO for j in places)
     if isinstance(op, Conv):
         return op.stride[1] == 1 and op.features <= MOST_PLANES * op.groups
+    if isinstance(op, MaxPool):
+        return _pools_planes(op, graph.nodes[node.inputs[0]].type, node.type)
     return isinstance(op, Input) or (isinstance(op, Pad) and op.channels == (0, 0))
+
+
+def _pools_planes(op: MaxPool, x: TensorType, y: TensorType) -> bool:
+    """Whether windows of stride 2 along rows lie within the map, none of them dilated."""
+    within = (y.height - 1) * op.stride[0] + op.kernel[0] <= x.height and 2 * (y.width - 1) + op.kernel[1] <= x.width
+    return op.stride[1] == 2 and op.dilation == (1, 1) and not any(op.pad) and within
 
 
 def _reads_planes(graph: Graph, reader: int, index: int, planar: Set[int]) -> bool:

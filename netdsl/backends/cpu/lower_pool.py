@@ -22,6 +22,14 @@ def lower_maxpool(plan: Planner, index: int) -> None:
     work = node.type.elements * plan.images * op.kernel[0] * op.kernel[1]
     y = plan.output(index, work)
     function, parameter = elementwise(node.fused[0]) if node.fused else (None, 0.0)
+    if y.block == 1:
+        plan.emit(
+            Kernel("planes", "maxpool_planes", (*op.kernel, function)), node, work, x=Address(x), y=Address(y),
+            parameter=floats(parameter), images=plan.images, planes=y.channels, height=y.height, width=y.width,
+            x_image=x.image, x_plane=x.plane, x_row=x.row, y_image=y.image, y_plane=y.plane, y_row=y.row,
+            stride=op.stride[0],
+        )  # fmt: skip
+        return
     plan.emit(
         Kernel("pool", "maxpool", (function,)), node, work, x=Address(x), y=Address(y), parameter=floats(parameter),
         images=plan.images, blocks=y.blocks,

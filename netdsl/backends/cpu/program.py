@@ -73,6 +73,25 @@ def make_plan(
     return Plan(images, tuple(planner.steps), tuple(offsets), size, tuple(shares), tuple(fences))
 
 
+def make_plans(graph: Graph, bank: WeightBank, images: int, threads: int, exact: bool = False) -> list[Plan]:
+    """The plans of a batch's parts, one for each thread where the network is small; else one for all its images."""
+    together = make_plan(graph, bank, images, threads, exact)
+    least, most = WORK_IN_PARTS
+    count = min(threads, images)
+    if count <= 1 or not least <= sum(s.work for s in together.steps) <= most:
+        return [together]
+    sizes = [images * (i + 1) // count - images * i // count for i in range(count)]
+    made = {n: make_plan(graph, bank, n, 1, exact, images) for n in set(sizes)}
+    return [made[n] for n in sizes]
+
+
+def executors(plans: Sequence[Plan]) -> list[jit.Kernel]:
+    """The kernels that walk the tables of a batch's plans."""
+    if len(plans) > 1:
+        return [jit.RUN, jit.SERVE, jit.EACH]
+    return [jit.RUN, jit.SERVE] if max(plans[0].shares, default=1) > 1 else [jit.RUN]
+
+
 def images_at_once(plan: Plan) -> int:
     """How many images go through the layers together, from the plan of one."""
     return max(1, min(MAX_IMAGES, ARENA_BYTES // max(1, plan.arena_bytes)))
@@ -175,11 +194,11 @@ class Program:
 
     def prepare(self, images: int, progress: jit.Progress | None = None) -> None:
         """Plan and compile for a batch size now rather than at its first call."""
-        executor = [jit.RUN, jit.SERVE] if self.threads > 1 else [jit.RUN]
         turns = {min(images, self.images_at_once), images % self.images_at_once} - {0}
-        plans = [plan for n in turns for plan in self._idle(n)[0]]
-        executor += [jit.EACH] if len(plans) > len(turns) else []
-        jit.load_all(executor + [s.kernel for plan in plans for s in plan.steps], progress)
+        plans = [self._idle(n)[0] for n in turns]
+        needed = [k for together in plans for k in executors(together)]
+        needed += [s.kernel for together in plans for plan in together for s in plan.steps]
+        jit.load_all(needed, progress)
 
     @property
     def arena_bytes(self) -> int:
@@ -195,20 +214,11 @@ class Program:
         """The plans of a batch's parts (one: all images together), and workspaces nobody uses now."""
         found = self._plans.get(images)
         if found is None:
-            found = self._plans[images] = self._planned(images), []
+            made = make_plans(self.graph, self._bank, images, self.threads, self.exact)
+            found = self._plans[images] = made, []
             while len(self._plans) > PLANS_KEPT:
                 self._plans.popitem(last=False)
         return found
-
-    def _planned(self, images: int) -> Sequence[Plan]:
-        together = make_plan(self.graph, self._bank, images, self.threads, self.exact)
-        least, most = WORK_IN_PARTS
-        count = min(self.threads, images)
-        if count == 1 or not least <= sum(s.work for s in together.steps) <= most:
-            return [together]
-        sizes = [images * (i + 1) // count - images * i // count for i in range(count)]
-        made = {n: make_plan(self.graph, self._bank, n, 1, self.exact, images) for n in set(sizes)}
-        return [made[n] for n in sizes]
 
     def __call__(self, inputs: Sequence[F32]) -> list[F32]:
         n = len(inputs[0])

@@ -147,6 +147,17 @@ def load(typingctx: Any, address: Any) -> Any:
 
 
 @intrinsic
+def load_strided(typingctx: Any, address: Any) -> Any:
+    """Every other of 2 WIDTH consecutive float32, the first one first."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        low, high = (emit_load(builder, emit_offset(builder, args[0], n * VECTOR_BYTES), LLVM_VEC, 4) for n in range(2))
+        return builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(I32, WIDTH), list(range(0, 2 * WIDTH, 2))))
+
+    return vec(types.intp), codegen
+
+
+@intrinsic
 def broadcast(typingctx: Any, address: Any) -> Any:
     """All lanes the float32 at an address."""
     return vec(types.intp), lambda context, builder, sig, args: emit_splat(builder, emit_load(builder, args[0], F32, 4))

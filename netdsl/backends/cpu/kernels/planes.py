@@ -8,9 +8,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from netdsl.backends.cpu.kernels.functions import FUNCTIONS
-from netdsl.backends.cpu.simd import VECTOR_BYTES, WIDTH, broadcast, f32, i64, leaf, load, set_f32, store, store_first
+from netdsl.backends.cpu.simd import (
+    VECTOR_BYTES,
+    WIDTH,
+    broadcast,
+    f32,
+    i64,
+    larger,
+    leaf,
+    load,
+    load_strided,
+    set_f32,
+    splat,
+    store,
+    store_first,
+)  # fmt: skip
 from netdsl.backends.cpu.tile import Tile
+
+INFINITY = np.float32(np.inf)
 
 
 def _finish(tile: Tile, function: str | None) -> Any:
@@ -81,6 +99,31 @@ def make_conv_planes(outputs: int, vectors: int, function: str | None) -> Callab
                     finish(acc, yg + p * y_row + 4 * q, y_plane, rt, r_plane, outputs, here, lanes, low, high, a)
 
     return conv_planes
+
+
+def make_maxpool_planes(r: int, s: int, function: str | None) -> Callable[..., None]:
+    """Maximum over windows of r x s within the map, of stride 2 along rows, then an elementwise function."""
+    apply = FUNCTIONS[function or "identity"]
+
+    def maxpool_planes(  # type: ignore[no-untyped-def]
+        tid, nt, x, y, parameter, images, planes, height, width, x_image, x_plane, x_row, y_image, y_plane, y_row,
+        stride,
+    ):  # fmt: skip
+        a = broadcast(parameter)
+        units = images * planes * height
+        for unit in range(units * tid // nt, units * (tid + 1) // nt):
+            p, image_plane = unit % height, unit // height
+            plane, image = image_plane % planes, image_plane // planes
+            xr = x + image * x_image + plane * x_plane + p * stride * x_row
+            yr = y + image * y_image + plane * y_plane + p * y_row
+            for q in range(0, width, WIDTH):
+                best = splat(-INFINITY)
+                for i in range(r):
+                    for j in range(s):
+                        best = larger(load_strided(xr + i * x_row + 4 * (2 * q + j)), best)
+                store_first(yr + 4 * q, apply(best, a), width - q)
+
+    return maxpool_planes
 
 
 def make_rows() -> Callable[..., None]:
