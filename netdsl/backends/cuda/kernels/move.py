@@ -1,0 +1,104 @@
+"""Kernels that only move values: layout changes at the borders, and gathers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from netdsl.backends.cuda.simt import cuda
+
+
+def make_pack() -> Callable[..., None]:
+    """The caller's array [N, C, H, W] to channels last; lanes past the last channel become 0."""
+
+    def pack(arena, source, y, images, channels, lanes, height, width, y_image, y_row, y_pixel):  # type: ignore[no-untyped-def]
+        i = cuda.grid(1)
+        if i >= images * height * width * lanes:
+            return
+        c, pixel = i % lanes, i // lanes
+        q, line = pixel % width, pixel // width
+        p, n = line % height, line // height
+        value = np.float32(0.0)
+        if c < channels:
+            value = source[((n * channels + c) * height + p) * width + q]
+        arena[y + n * y_image + p * y_row + q * y_pixel + c] = value
+
+    return pack
+
+
+def make_unpack() -> Callable[..., None]:
+    """A map, channels last, into the caller's array [N, C, H, W]."""
+
+    def unpack(arena, target, x, images, channels, height, width, x_image, x_row, x_pixel):  # type: ignore[no-untyped-def]
+        i = cuda.grid(1)
+        if i >= images * height * width * channels:
+            return
+        q, line = i % width, i // width
+        p, plane = line % height, line // height
+        c, n = plane % channels, plane // channels
+        target[i] = arena[x + n * x_image + p * x_row + q * x_pixel + c]
+
+    return unpack
+
+
+def make_flatten() -> Callable[..., None]:
+    """A map, channels last, into the vector of its values in the order channel, row, column; `lanes` of them with zeros."""
+
+    def flatten(arena, x, y, images, channels, lanes, height, width, x_image, x_row, x_pixel, y_image):  # type: ignore[no-untyped-def]
+        i = cuda.grid(1)
+        if i >= images * lanes:
+            return
+        f, n = i % lanes, i // lanes
+        q, line = f % width, f // width
+        p, c = line % height, line // height
+        value = np.float32(0.0)
+        if c < channels:
+            value = arena[x + n * x_image + p * x_row + q * x_pixel + c]
+        arena[y + n * y_image + f] = value
+
+    return flatten
+
+
+def make_gather() -> Callable[..., None]:
+    """y[c, p, q] = x[channel[c], row[p], column[q]], or `fill` where any of them is -1. Tables of int32."""
+
+    def gather(  # type: ignore[no-untyped-def]
+        arena, x, y, channel, row, column, fill, images, lanes, height, width,
+        x_image, x_row, x_pixel, y_image, y_row, y_pixel,
+    ):  # fmt: skip
+        i = cuda.grid(1)
+        if i >= images * height * width * lanes:
+            return
+        c, pixel = i % lanes, i // lanes
+        q, line = pixel % width, pixel // width
+        p, n = line % height, line // height
+        k, h, v = channel[c], row[p], column[q]
+        value = fill
+        if k >= 0 and h >= 0 and v >= 0:
+            value = arena[x + n * x_image + h * x_row + v * x_pixel + k]
+        arena[y + n * y_image + p * y_row + q * y_pixel + c] = value
+
+    return gather
+
+
+def make_bilinear() -> Callable[..., None]:
+    """Linear interpolation between rows low_h and high_h, share part_h of the latter (tables); columns likewise."""
+
+    def bilinear(  # type: ignore[no-untyped-def]
+        arena, x, y, low_h, high_h, part_h, low_w, high_w, part_w, images, lanes, height, width,
+        x_image, x_row, x_pixel, y_image, y_row, y_pixel,
+    ):  # fmt: skip
+        i = cuda.grid(1)
+        if i >= images * height * width * lanes:
+            return
+        c, pixel = i % lanes, i // lanes
+        q, line = pixel % width, pixel // width
+        p, n = line % height, line // height
+        upper, lower = x + n * x_image + low_h[p] * x_row + c, x + n * x_image + high_h[p] * x_row + c
+        left, right, across = low_w[q] * x_pixel, high_w[q] * x_pixel, part_w[q]
+        above = arena[upper + left] + across * (arena[upper + right] - arena[upper + left])
+        below = arena[lower + left] + across * (arena[lower + right] - arena[lower + left])
+        arena[y + n * y_image + p * y_row + q * y_pixel + c] = above + part_h[p] * (below - above)
+
+    return bilinear

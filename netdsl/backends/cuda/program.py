@@ -1,0 +1,228 @@
+"""The bound model: a plan's steps as launches, with an arena and weights on the device, ready to be called."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netdsl.backends.cuda import device
+from netdsl.backends.cuda.lower import plan_steps
+from netdsl.backends.cuda.planner import Planner, WeightBank
+from netdsl.backends.cuda.steps import Step
+from netdsl.backends.cuda.tiles import Target
+from netdsl.backends.cuda.views import Address, Arena, Argument, Counters, Data, Port
+from netdsl.graph.ir import Graph
+from netdsl.passes import rewrite
+from netdsl.plan.memory import Buffer, allocate
+
+F32 = NDArray[np.float32]
+Progress = Callable[[str, int, int], None]  # (kernel, how many are done, of how many)
+
+PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
+ARENA_SHARE = 0.5  # chosen: of the free memory, what the arena of one call may take; larger batches go in turns
+MAX_IMAGES = 1024  # chosen: images that go through the layers together
+PLANS_KEPT = 4  # chosen: batch sizes whose plans are kept
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps for one batch size, each buffer's place in the arena and its size, both in floats."""
+
+    images: int
+    steps: tuple[Step, ...]
+    offsets: tuple[int, ...]
+    arena_floats: int
+    counters: int  # int32 zeros that steps ask for
+
+    @property
+    def inner(self) -> tuple[int, int]:
+        """First step and end of those that touch no array of the caller's: they can be recorded once."""
+        outer = [any(isinstance(a, Port) for a in s.arguments.values()) for s in self.steps]
+        first = outer.index(False) if False in outer else len(outer)
+        return first, len(outer) - outer[::-1].index(False) if False in outer else first
+
+
+def make_plan(
+    graph: Graph, bank: WeightBank, images: int, precision: str = "float32", target: Target | None = None
+) -> Plan:
+    """Plan a rewritten graph for a number of images."""
+    planner = Planner(graph, bank, images, precision, target or Target())
+    plan_steps(planner)
+    first = [len(planner.steps)] * len(planner.floats)
+    last = [0] * len(planner.floats)
+    for i, step in enumerate(planner.steps):
+        for b in step.buffers():
+            first[b], last[b] = min(first[b], i), max(last[b], i)
+    buffers = [Buffer(4 * n, f, e) for n, f, e in zip(planner.floats, first, last, strict=True)]
+    offsets, size = allocate(buffers)
+    wanted = [a.count for s in planner.steps for a in s.arguments.values() if isinstance(a, Counters)]
+    return Plan(images, tuple(planner.steps), tuple(o // 4 for o in offsets), -(-size // 4), max(wanted, default=0))
+
+
+class Bank:
+    """Constants on the device, each sent once and shared by all plans."""
+
+    def __init__(self) -> None:
+        self._sent: dict[int, tuple[Data, Any]] = {}  # by identity; the host's copy is kept, so identities stay theirs
+
+    def array(self, data: Data) -> Any:
+        found = self._sent.get(id(data))
+        if found is None:
+            found = self._sent[id(data)] = data, device.upload(data.values)
+        return found[1]
+
+
+class Workspace:
+    """What one call at a time of one plan needs: arena, stream, arrays for input and output, launches, graph."""
+
+    def __init__(self, plan: Plan, bank: Bank, graph: Graph) -> None:
+        self.plan = plan
+        self.stream = device.Stream()
+        self.arena = device.empty(plan.arena_floats)
+        self.counters = device.upload(np.zeros(max(1, plan.counters), np.int32))
+        sizes = [s.type.elements for s in graph.inputs], [graph.nodes[s.node].type.elements for s in graph.outputs]
+        self.inputs, self.outputs = ([device.empty(plan.images * n) for n in side] for side in sizes)
+        self._launches = [(self._launch(s), self._arguments(s, bank)) for s in plan.steps]
+        self._recorded: device.LaunchGraph | None = None
+        self._warm = False
+
+    @staticmethod
+    def _launch(step: Step) -> Callable[..., None]:
+        return device.prepare(step.kernel, step.signature(), step.geometry)
+
+    def _arguments(self, step: Step, bank: Bank) -> list[Any]:
+        return [self._value(step.arguments[name], bank) for name in step.kernel.parameters]
+
+    def _value(self, argument: Argument, bank: Bank) -> Any:
+        if isinstance(argument, Address):
+            return self.plan.offsets[argument.view.buffer] + argument.view.start + argument.offset
+        if isinstance(argument, Data):
+            return bank.array(argument)
+        if isinstance(argument, Arena):
+            return self.arena
+        if isinstance(argument, Counters):
+            return self.counters
+        return np.float32(argument) if isinstance(argument, float) else argument
+
+    def run(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """Queue the whole plan on flat device arrays: those of the workspace, or the caller's."""
+        first, end = self.plan.inner
+        self._queue(0, first, inputs, outputs)
+        if self._recorded is not None:
+            self._recorded.launch(self.stream)
+        else:
+            self._queue(first, end, inputs, outputs)
+        self._queue(end, len(self._launches), inputs, outputs)
+        if self._warm and self._recorded is None and not device.find().simulated and end > first:
+            self._recorded = device.LaunchGraph(self.stream, lambda: self._queue(first, end, (), ()))
+        self._warm = True
+
+    def _queue(self, first: int, end: int, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        for launch, arguments in self._launches[first:end]:
+            launch(self.stream, *(self._port(a, inputs, outputs) if isinstance(a, Port) else a for a in arguments))
+
+    @staticmethod
+    def _port(port: Port, inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
+        return outputs[port.index] if port.is_output else inputs[port.index]
+
+
+class Program:
+    """A network bound to its weights on the GPU.
+
+    Call it with float32 C-contiguous NumPy arrays [N, ...], one for each input; it returns one for each output. It may
+    be called from several threads at once, each call on a stream of its own. `images_at_once` go through the layers
+    together; a larger batch goes in turns.
+    """
+
+    threads = 1  # of the host
+
+    def __init__(
+        self, graph: Graph, weights: Mapping[str, NDArray[Any]], progress: Progress | None = None,
+        precision: str = "float32",
+    ) -> None:  # fmt: skip
+        self.device = device.find()
+        self.target = Target(self.device.capability, self.device.multiprocessors)
+        self.precision = precision
+        self.graph = rewrite(graph)
+        self._weights = WeightBank(weights)
+        self._bank = Bank()
+        self._shapes = [graph.nodes[o.node].type.shape for o in graph.outputs]
+        self._plans: OrderedDict[int, tuple[Plan, list[Workspace]]] = OrderedDict()
+        room = ARENA_SHARE * device.free_bytes() / 4
+        self.images_at_once = max(1, min(MAX_IMAGES, int(room // max(1, self.plan(1).arena_floats))))
+        self.prepare(1, progress)
+
+    @property
+    def device_name(self) -> str:
+        return str(self.device)
+
+    def prepare(self, images: int, progress: Progress | None = None) -> None:
+        """Plan, compile and send the weights for a batch size now rather than at its first call."""
+        turns = {min(images, self.images_at_once), images % self.images_at_once} - {0}
+        steps = {(s.kernel, s.signature()): s for n in turns for s in self.plan(n).steps}
+        for i, step in enumerate(steps.values()):
+            if progress:
+                progress(step.kernel.name, i, len(steps))
+            device.prepare(step.kernel, step.signature(), step.geometry)
+        for n in turns:
+            plan, idle = self._idle(n)
+            if not idle:
+                idle.append(Workspace(plan, self._bank, self.graph))
+        if progress:
+            progress("", len(steps), len(steps))
+
+    def plan(self, images: int) -> Plan:
+        """The plan for a batch size."""
+        return self._idle(images)[0]
+
+    def _idle(self, images: int) -> tuple[Plan, list[Workspace]]:
+        found = self._plans.get(images)
+        if found is None:
+            plan = make_plan(self.graph, self._weights, images, self.precision, self.target)
+            found = self._plans[images] = plan, []
+            while len(self._plans) > PLANS_KEPT:
+                self._plans.popitem(last=False)
+        return found
+
+    def __call__(self, inputs: Sequence[F32]) -> list[F32]:
+        n = len(inputs[0])
+        outputs = [np.empty((n, *shape), np.float32) for shape in self._shapes]
+        for start in range(0, n, self.images_at_once):
+            part = slice(start, min(n, start + self.images_at_once))
+            self._run(part.stop - start, [x[part] for x in inputs], [y[part] for y in outputs])
+        return outputs
+
+    def _run(self, images: int, inputs: Sequence[F32], outputs: Sequence[F32]) -> None:
+        plan, idle = self._idle(images)
+        try:
+            workspace = idle.pop()
+        except IndexError:
+            workspace = Workspace(plan, self._bank, self.graph)
+        stream = workspace.stream
+        for x, place in zip(inputs, workspace.inputs, strict=True):
+            stream.send(x, place)
+        workspace.run(workspace.inputs, workspace.outputs)
+        for y, place in zip(outputs, workspace.outputs, strict=True):
+            stream.fetch(place, y)
+        stream.wait()
+        idle.append(workspace)
+
+
+def lower(
+    graph: Graph, weights: Mapping[str, NDArray[Any]], progress: Progress | None = None, *, precision: str = "float32"
+) -> Program:
+    """Rewrite, plan and bind a graph for the GPU.
+
+    weights    stored tensors by name, as `graph.tensors` lists them
+    progress   told of each kernel that has to be compiled
+    precision  of the products in convolutions and dense layers: "float32" (exact), or with tensor cores "tf32",
+               "float16" or "bfloat16", each with sums in float32
+
+    Errors: DeviceError when there is no usable GPU or not enough memory.
+    """
+    return Program(graph, weights, progress, precision)
