@@ -26,8 +26,9 @@ ORDER = (
 
 # Third-party packages that only one stage may know, by the names they are imported by.
 ONLY_IN = {
-    "numba": ("backends/cpu/",),
-    "llvmlite": ("backends/cpu/",),
+    "numba": ("backends/cpu/", "backends/cuda/device.py", "backends/cuda/simt.py", "backends/cuda/kernels/"),
+    "llvmlite": ("backends/cpu/", "backends/cuda/kernels/ptx.py"),
+    "cuda": ("backends/cuda/device.py",),
     "lark": ("text/",),
     "click": ("cli/",),
     "rich": ("cli/",),
@@ -100,6 +101,13 @@ def test_backends_do_not_know_each_other() -> None:
         if parts[0] == "backends" and len(parts) > 2:
             others = {n.split(".")[2] for n in imports(path) if n.startswith("netdsl.backends.")} - {parts[1]}
             assert not others, f"{path} imports {others}"
+
+
+def test_numba_cuda_stays_behind_its_doors() -> None:
+    """The run time in one module, the language of kernels in another, the machine's own words in a third."""
+    doors = {"backends/cuda/device.py", "backends/cuda/simt.py", "backends/cuda/kernels/ptx.py"}
+    found = {path for path in modules() if any(f"{name}.".startswith("numba.cuda.") for name in imports(path))}
+    assert found == doors
 
 
 def loaded_by(code: str) -> set[str]:

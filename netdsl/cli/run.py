@@ -179,7 +179,7 @@ def _report(
     return {
         "network": graph.name, "parameters": graph.parameters, "macs": graph.macs,
         "weights": model.weights_description, "random_weights": model.random_weights,
-        "device": model.device, "threads": model.threads,
+        "device": model.device, "device_name": model.device_name, "threads": model.threads,
         "inputs": [{"name": s.name, "shape": list(a.shape), "source": t}
                    for s, a, t in zip(graph.inputs, inputs, told, strict=True)],
         "outputs": [described(name, values) for name, values in outputs.items()],
@@ -192,12 +192,18 @@ def _print_setting(model: Model, inputs: list[Array], told: list[str], times: st
     rows = [
         ("network", f"{graph.name}: {graph.parameters:,} parameters, {graph.macs:,} multiply-accumulates an image"),
         ("weights", f"{weights}: {options.meaningless(graph)}" if model.random_weights else weights),
-        ("device", f"{model.device}, {model.threads} thread{'s' * (model.threads > 1)}"),
+        ("device", _device(model)),
     ]
     for spec, array, source in zip(graph.inputs, inputs, told, strict=True):
         rows.append(("input", f"{source} as {spec.name} {list(array.shape)}"))
     for name, text in (*rows, ("time", times)):
         click.echo(f"{name:<9}{text}")
+
+
+def _device(model: Model) -> str:
+    if model.device == "cuda":
+        return f"cuda: {model.device_name}"
+    return f"{model.device}, {model.threads} thread{'s' * (model.threads > 1)}"
 
 
 def _print_output(

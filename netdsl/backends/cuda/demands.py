@@ -1,4 +1,4 @@
-"""What the readers of a tensor ask of its place: room within a concatenation, a residual's memory, order of features."""
+"""What the readers of a tensor ask of its place: room in a joined tensor, a residual's memory, order of features."""
 
 from __future__ import annotations
 

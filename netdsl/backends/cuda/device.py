@@ -1,6 +1,7 @@
-"""The GPU: finding it, memory, streams, graphs and launches. No other module touches numba.cuda's run time or the driver.
+"""The GPU: finding it, memory, streams, graphs and launches.
 
-(Kernel modules see the language of kernels through `simt`.) Importing this imports no CUDA package.
+No other module touches the run time of numba.cuda or the driver (kernel modules see the language of kernels through
+`simt`). Importing this imports no CUDA package.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def simulated() -> bool:
 
 
 def find() -> Device:
-    """The GPU that networks run on: the first that the driver shows. Raises DeviceError, which says why there is none."""
+    """The GPU that networks run on: the first that the driver shows. Raises DeviceError: why there is none."""
     global _opened
     if _opened is not None:
         process, device = _opened
@@ -99,7 +100,7 @@ def _need_packages() -> None:
     missing = [name for name in ("numba_cuda", "cuda") if importlib.util.find_spec(name) is None]
     if missing:
         message = "the packages for NVIDIA GPUs are not installed"
-        raise DeviceError(message, code="cuda-packages", hint=f"{INSTALL}, or use device=\"cpu\"")
+        raise DeviceError(message, code="cuda-packages", hint=f'{INSTALL}, or use device="cpu"')
 
 
 def _need_driver() -> None:
@@ -131,9 +132,9 @@ def _need_success(driver: Any, status: Any) -> None:
     too_old = (codes.CUDA_ERROR_SYSTEM_DRIVER_MISMATCH, codes.CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE)
     if status in too_old:
         message = "the NVIDIA driver does not fit the rest of the system"
-        hint = "update the driver and restart the machine, or use device=\"cpu\""
+        hint = 'update the driver and restart the machine, or use device="cpu"'
         raise DeviceError(message, code="cuda-old-driver", hint=hint)
-    raise DeviceError(f"the NVIDIA driver refuses: {status.name}", code="cuda-driver", hint='see what nvidia-smi says')
+    raise DeviceError(f"the NVIDIA driver refuses: {status.name}", code="cuda-driver", hint="see what nvidia-smi says")
 
 
 def _need_version(version: int, wanted: int) -> None:
@@ -239,6 +240,16 @@ class Stream:
         if values.size:
             array[: values.size].copy_to_host(values.reshape(-1), stream=self.queue)
 
+    def after_default(self) -> None:
+        """Let what follows start after all that is on the default stream now, without holding up the host."""
+        if find().simulated:
+            return
+        from numba import cuda
+
+        event = cuda.event(timing=False)
+        event.record(cuda.legacy_default_stream())
+        event.wait(self.queue)
+
     def wait(self) -> None:
         """Wait until everything asked for is done."""
         self.queue.synchronize()
@@ -249,7 +260,9 @@ def compiled(kernel: Kernel) -> Any:
     """A kernel as numba.cuda's dispatcher, which compiles for the types it meets."""
     from numba import cuda
 
-    return cuda.jit(kernel.build())
+    function = kernel.build()
+    bounds = getattr(function, "launch_bounds", None)
+    return cuda.jit(function) if bounds is None or simulated() else cuda.jit(launch_bounds=bounds)(function)
 
 
 def prepare(kernel: Kernel, signature: Sequence[str], geometry: Geometry) -> Callable[..., None]:
@@ -317,3 +330,48 @@ class LaunchGraph:
                 self._driver.cuGraphExecDestroy(self._launchable)
             if self._graph is not None:
                 self._driver.cuGraphDestroy(self._graph)
+
+
+def address(array: Any) -> int:
+    """The place of an array's first value in device memory."""
+    return int(array.__cuda_array_interface__["data"][0])
+
+
+def adopted(x: Any) -> Any:
+    """Any library's array on this GPU as numba.cuda's, without a copy.
+
+    What its library has queued is waited for: by DLPack's rule on the default stream, which `Stream.after_default`
+    waits for, or on the stream that the CUDA array interface names.
+    """
+    from numba import cuda
+
+    find()
+    if not hasattr(x, "__cuda_array_interface__"):
+        from cuda.core.utils import StridedMemoryView
+
+        x = StridedMemoryView.from_dlpack(x, stream_ptr=_DEFAULT_STREAM)
+        x = _Described(x)
+    return cuda.as_cuda_array(x)
+
+
+_DEFAULT_STREAM = 1  # what DLPack and the CUDA array interface call the legacy default stream
+
+
+class _Described:
+    """A strided view of device memory under the CUDA array interface."""
+
+    def __init__(self, view: Any) -> None:
+        self._view = view  # keeps the memory alive
+        size = view.dtype.itemsize
+        self.__cuda_array_interface__ = {
+            "shape": tuple(view.shape), "typestr": view.dtype.str, "data": (int(view.ptr), False), "version": 3,
+            "strides": None if view.strides is None else tuple(size * s for s in view.strides),
+        }  # fmt: skip
+
+
+def dlpack(tensor: Any, **options: Any) -> Any:
+    """The DLPack capsule of something with the CUDA array interface."""
+    from cuda.core.utils import StridedMemoryView
+
+    view = StridedMemoryView.from_cuda_array_interface(tensor, stream_ptr=-1)  # nothing is left to wait for
+    return view.__dlpack__(**options)

@@ -10,6 +10,7 @@ Arguments of every convolution kernel, of which each takes those it names. Strid
     taps_h taps_w stride_h stride_w top left dilation_h dilation_w
                      window cell (s, t) of output (p, q) is input pixel (p stride_h - top + s dilation_h, …)
     x_image x_row x_pixel …    strides of x, y and r
+    scratch counters           floats of the arena, and int32 zeros, for a kernel whose blocks share a sum
 """
 
 from __future__ import annotations
@@ -145,10 +146,8 @@ def _emit(
         return
     pack = choice.pack
     packed = plan.bank.pack((node.path, part, choice.pack_key), lambda: pack(weight().transpose(0, 2, 3, 1)))
-    if choice.scratch:
-        arguments["scratch"] = Address(plan.scratch(padded(choice.scratch)))
-    if choice.counters:
-        arguments["counters"] = Counters(choice.counters)
+    arguments["scratch"] = Address(plan.scratch(padded(choice.scratch))) if choice.scratch else 0
+    arguments["counters"] = Counters(choice.counters)
     plan.emit(choice.kernel, choice.geometry, node, work, w=packed, bias=bias, **{**arguments, **choice.arguments})
 
 

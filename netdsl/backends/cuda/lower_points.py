@@ -14,6 +14,8 @@ from netdsl.ops.norm import GroupNorm, InstanceNorm, Lrn
 from netdsl.ops.softmax import LogSoftmax
 from netdsl.passes.fold_batchnorm import affine_weights
 
+FEW_CHANNELS = 32  # chosen: a softmax over no more is one thread's work
+
 
 def lower_activation(plan: Planner, index: int) -> None:
     function, a = elementwise(plan.graph.nodes[index].op)
@@ -103,7 +105,9 @@ def lower_groupnorm(plan: Planner, index: int) -> None:
     _emit(plan, node, Kernel("norm", "groupnorm", (threads,)), geometry, x, y, arguments)
 
 
-def _affine(plan: Planner, node: Node, role: str, default: np.ndarray[tuple[int], np.dtype[np.float32]] | None = None) -> Data:
+def _affine(
+    plan: Planner, node: Node, role: str, default: np.ndarray[tuple[int], np.dtype[np.float32]] | None = None
+) -> Data:
     def make() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None:
         found = plan.bank.value(node, role)
         return default if found is None else found
@@ -114,16 +118,18 @@ def _affine(plan: Planner, node: Node, role: str, default: np.ndarray[tuple[int]
 def lower_lrn(plan: Planner, index: int) -> None:
     op = plan.graph.nodes[index].op
     assert isinstance(op, Lrn)
-    arguments: dict[str, Argument] = {
-        "alpha": op.alpha / op.size, "beta": op.beta, "k": float(op.k), "size": op.size
-    }
+    arguments: dict[str, Argument] = {"alpha": op.alpha / op.size, "beta": op.beta, "k": float(op.k), "size": op.size}
     _emit_points(plan, index, Kernel("norm", "lrn"), arguments)
 
 
 def lower_softmax(plan: Planner, index: int) -> None:
-    """A block for each pixel of each image."""
+    """A block for each pixel of each image, or a thread where channels are few."""
     node = plan.graph.nodes[index]
     x, y = plan.views[node.inputs[0]], plan.output(index)
-    threads = team(x.channels)
-    kernel = Kernel("norm", "softmax", (isinstance(node.op, LogSoftmax), threads))
-    _emit(plan, node, kernel, block_each(plan.images * y.height * y.width, threads), x, y, {})
+    pixels, logarithm = plan.images * y.height * y.width, isinstance(node.op, LogSoftmax)
+    if x.channels <= FEW_CHANNELS:
+        kernel, geometry = Kernel("norm", "softmax_points", (logarithm,)), one_each(pixels)
+    else:
+        threads = team(x.channels)
+        kernel, geometry = Kernel("norm", "softmax", (logarithm, threads)), block_each(pixels, threads)
+    _emit(plan, node, kernel, geometry, x, y, {"images": plan.images})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,18 +15,21 @@ from netdsl.backends.cuda import device
 from netdsl.backends.cuda.lower import plan_steps
 from netdsl.backends.cuda.planner import Planner, WeightBank
 from netdsl.backends.cuda.steps import Step
+from netdsl.backends.cuda.tensors import DeviceTensor
 from netdsl.backends.cuda.tiles import Target
 from netdsl.backends.cuda.views import Address, Arena, Argument, Counters, Data, Port
+from netdsl.errors import DeviceError
 from netdsl.graph.ir import Graph
 from netdsl.passes import rewrite
 from netdsl.plan.memory import Buffer, allocate
+from netdsl.tensor import Shape
 
 F32 = NDArray[np.float32]
 Progress = Callable[[str, int, int], None]  # (kernel, how many are done, of how many)
 
-PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 ARENA_SHARE = 0.5  # chosen: of the free memory, what the arena of one call may take; larger batches go in turns
 MAX_IMAGES = 1024  # chosen: images that go through the layers together
+TENSOR_CAPABILITY = (8, 0)  # the first whose tensor cores take every precision but float32
 PLANS_KEPT = 4  # chosen: batch sizes whose plans are kept
 
 
@@ -96,7 +100,9 @@ class Workspace:
         return device.prepare(step.kernel, step.signature(), step.geometry)
 
     def _arguments(self, step: Step, bank: Bank) -> list[Any]:
-        return [self._value(step.arguments[name], bank) for name in step.kernel.parameters]
+        narrow = step.kernel.narrow
+        values = [(name, self._value(step.arguments[name], bank)) for name in step.kernel.parameters]
+        return [np.int32(value) if name in narrow else value for name, value in values]
 
     def _value(self, argument: Argument, bank: Bank) -> Any:
         if isinstance(argument, Address):
@@ -109,8 +115,27 @@ class Workspace:
             return self.counters
         return np.float32(argument) if isinstance(argument, float) else argument
 
-    def run(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        """Queue the whole plan on flat device arrays: those of the workspace, or the caller's."""
+    def call(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """Run the plan on flat arrays, of the host or the device, and wait for the result.
+
+        Those on the device are read and written where they lie; others go through arrays of the workspace.
+        """
+        stream = self.stream
+        if not all(isinstance(x, np.ndarray) for x in inputs):
+            stream.after_default()
+        sources = [own if isinstance(x, np.ndarray) else x for x, own in zip(inputs, self.inputs, strict=True)]
+        targets = [own if isinstance(y, np.ndarray) else y for y, own in zip(outputs, self.outputs, strict=True)]
+        for x, place in zip(inputs, sources, strict=True):
+            if isinstance(x, np.ndarray):
+                stream.send(x, place)
+        self._run(sources, targets)
+        for y, place in zip(outputs, targets, strict=True):
+            if isinstance(y, np.ndarray):
+                stream.fetch(place, y)
+        stream.wait()
+
+    def _run(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """Queue the whole plan on flat device arrays."""
         first, end = self.plan.inner
         self._queue(0, first, inputs, outputs)
         if self._recorded is not None:
@@ -134,9 +159,10 @@ class Workspace:
 class Program:
     """A network bound to its weights on the GPU.
 
-    Call it with float32 C-contiguous NumPy arrays [N, ...], one for each input; it returns one for each output. It may
-    be called from several threads at once, each call on a stream of its own. `images_at_once` go through the layers
-    together; a larger batch goes in turns.
+    Call it with float32 C-contiguous arrays [N, ...], one for each input: NumPy arrays or DeviceTensors. It returns one
+    for each output, complete: NumPy arrays, or DeviceTensors if any input was one. It may be called from several
+    threads at once, each call on a stream of its own. `images_at_once` go through the layers together; a larger batch
+    goes in turns.
     """
 
     threads = 1  # of the host
@@ -147,6 +173,9 @@ class Program:
     ) -> None:  # fmt: skip
         self.device = device.find()
         self.target = Target(self.device.capability, self.device.multiprocessors)
+        if precision != "float32" and self.device.capability < TENSOR_CAPABILITY:
+            message = f"precision {precision} needs a GPU of compute capability 8.0 or later, and this is {self.device}"
+            raise DeviceError(message, code="cuda-precision", hint="leave precision out")
         self.precision = precision
         self.graph = rewrite(graph)
         self._weights = WeightBank(weights)
@@ -189,28 +218,36 @@ class Program:
                 self._plans.popitem(last=False)
         return found
 
-    def __call__(self, inputs: Sequence[F32]) -> list[F32]:
+    def __call__(self, inputs: Sequence[Any]) -> list[Any]:
+        device.find()  # says so where a fork has left the GPU behind
         n = len(inputs[0])
-        outputs = [np.empty((n, *shape), np.float32) for shape in self._shapes]
+        stays = any(isinstance(x, DeviceTensor) for x in inputs)
+        outputs = [self._output((n, *shape), stays) for shape in self._shapes]
         for start in range(0, n, self.images_at_once):
             part = slice(start, min(n, start + self.images_at_once))
-            self._run(part.stop - start, [x[part] for x in inputs], [y[part] for y in outputs])
+            self._run(part.stop - start, [_part(x, part) for x in inputs], [_part(y, part) for y in outputs])
         return outputs
 
-    def _run(self, images: int, inputs: Sequence[F32], outputs: Sequence[F32]) -> None:
+    @staticmethod
+    def _output(shape: Shape, stays: bool) -> Any:
+        return DeviceTensor(device.empty(math.prod(shape)), shape) if stays else np.empty(shape, np.float32)
+
+    def _run(self, images: int, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """Run flat arrays of the host or the device through one workspace."""
         plan, idle = self._idle(images)
         try:
             workspace = idle.pop()
         except IndexError:
             workspace = Workspace(plan, self._bank, self.graph)
-        stream = workspace.stream
-        for x, place in zip(inputs, workspace.inputs, strict=True):
-            stream.send(x, place)
-        workspace.run(workspace.inputs, workspace.outputs)
-        for y, place in zip(outputs, workspace.outputs, strict=True):
-            stream.fetch(place, y)
-        stream.wait()
+        workspace.call(inputs, outputs)
         idle.append(workspace)
+
+
+def _part(array: Any, images: slice) -> Any:
+    """Some images of an array, flat."""
+    size = math.prod(array.shape[1:])
+    flat = array.flat if isinstance(array, DeviceTensor) else array.reshape(-1)
+    return flat[images.start * size : images.stop * size]
 
 
 def lower(

@@ -21,7 +21,8 @@ MOST_BLOCKS = 2**31 - 1  # of a grid's first side; the other two take 65535 (CUD
 class Kernel:
     """A kernel by name: the function `make_<factory>` of module `kernels/<module>.py`, with its constants.
 
-    Arguments go by name: a kernel is given those that its parameters name.
+    Arguments go by name: a kernel is given those that its parameters name. The function may carry `launch_bounds`
+    (threads of a block, blocks that a multiprocessor shall hold) and `narrow`.
     """
 
     module: str
@@ -40,6 +41,11 @@ class Kernel:
     @property
     def parameters(self) -> tuple[str, ...]:
         return tuple(inspect.signature(self.build()).parameters)
+
+    @property
+    def narrow(self) -> frozenset[str]:
+        """Parameters that the kernel wants as int32, for fewer registers: its function's attribute `narrow`."""
+        return getattr(self.build(), "narrow", frozenset())
 
 
 @cache
@@ -99,15 +105,18 @@ class Step:
         return {a.view.buffer for a in self.arguments.values() if isinstance(a, Address)}
 
     def signature(self) -> tuple[str, ...]:
-        """The type of each argument in the kernel's order: "int64", "float32", or of an array "float32[]", "int32[]"."""
-        return tuple(_type(self.arguments[name]) for name in self.kernel.parameters)
+        """The type of each argument in the kernel's order: "int64", "float32"; of arrays "float32[]", "int32[]"."""
+        narrow = self.kernel.narrow
+        return tuple(_type(self.arguments[name], name in narrow) for name in self.kernel.parameters)
 
 
-def _type(argument: Argument) -> str:
+def _type(argument: Argument, narrow: bool) -> str:
+    if isinstance(argument, int):
+        return "int32" if narrow else "int64"
     if isinstance(argument, Data):
         return f"{argument.values.dtype.name}[]"
     if isinstance(argument, Counters):
         return "int32[]"
     if isinstance(argument, float):
         return "float32"
-    return "int64" if isinstance(argument, (int, Address)) else "float32[]"
+    return "int64" if isinstance(argument, Address) else "float32[]"

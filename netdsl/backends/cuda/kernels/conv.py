@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from netdsl.backends.cuda.kernels.functions import FUNCTIONS, limited
 from netdsl.backends.cuda.simt import cuda
 

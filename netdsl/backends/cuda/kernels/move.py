@@ -43,7 +43,7 @@ def make_unpack() -> Callable[..., None]:
 
 
 def make_flatten() -> Callable[..., None]:
-    """A map, channels last, into the vector of its values in the order channel, row, column; `lanes` of them with zeros."""
+    """A map, channels last, into the vector of its values by channel, row, column; zeros up to `lanes`."""
 
     def flatten(arena, x, y, images, channels, lanes, height, width, x_image, x_row, x_pixel, y_image):  # type: ignore[no-untyped-def]
         i = cuda.grid(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from netdsl.backends.cuda.kernels.functions import larger
 from netdsl.backends.cuda.simt import cuda, device_function
 
 
-def _block_sum(threads: int) -> Callable[..., float]:
+def _block_sum(threads: int) -> Callable[..., Any]:
     """A device function: the sum of one value of each of the block's threads, known to all of them."""
 
     @device_function
@@ -30,7 +31,7 @@ def _block_sum(threads: int) -> Callable[..., float]:
     return block_sum
 
 
-def _block_largest(threads: int) -> Callable[..., float]:
+def _block_largest(threads: int) -> Callable[..., Any]:
     """A device function: the largest of one value of each of the block's threads, known to all of them."""
 
     @device_function
@@ -148,3 +149,33 @@ def make_softmax(logarithm: bool, threads: int) -> Callable[..., None]:
                 arena[yp + c] = math.exp(arena[xp + c] - best) / total
 
     return softmax
+
+
+def make_softmax_points(logarithm: bool) -> Callable[..., None]:
+    """The same where channels are few: a thread for each pixel."""
+
+    def softmax_points(  # type: ignore[no-untyped-def]
+        arena, x, y, images, channels, lanes, height, width, x_image, x_row, x_pixel, y_image, y_row, y_pixel
+    ):
+        pixel = cuda.grid(1)
+        if pixel >= images * height * width:
+            return
+        q, line = pixel % width, pixel // width
+        p, n = line % height, line // height
+        xp = x + n * x_image + p * x_row + q * x_pixel
+        yp = y + n * y_image + p * y_row + q * y_pixel
+        best = arena[xp]
+        for c in range(1, channels):
+            best = larger(arena[xp + c], best)
+        total = np.float32(0.0)
+        for c in range(channels):
+            total += math.exp(arena[xp + c] - best)
+        for c in range(channels):
+            if logarithm:
+                arena[yp + c] = arena[xp + c] - best - math.log(total)
+            else:
+                arena[yp + c] = math.exp(arena[xp + c] - best) / total
+        for c in range(channels, lanes):
+            arena[yp + c] = np.float32(0.0)
+
+    return softmax_points

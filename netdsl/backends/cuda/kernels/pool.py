@@ -110,9 +110,9 @@ def make_lppool(norm: int) -> Callable[..., None]:
                 total += power
         total *= scale[p * width + q]
         if norm == 2:
-            total = math.sqrt(total)
+            total = np.float32(math.sqrt(total))
         elif norm > 2:
-            total = math.pow(total, inverse)
+            total = np.float32(math.pow(total, inverse))
         arena[y + n * y_image + p * y_row + q * y_pixel + c] = total
 
     return lppool
