@@ -18,24 +18,24 @@ def network(body: str, size: str = "8x5x4") -> Graph:
     return build(SMALL.format(body=body, size=size))
 
 
-def agrees(simulate: Simulator, graph: Graph, batch: int = 2) -> None:
-    """Assert that two calls of a network agree with its definition."""
+def agrees(simulate: Simulator, graph: Graph, batch: int = 2, calls: int = 2) -> None:
+    """Assert that so many calls of a network agree with its definition."""
     weights, rng = random_weights(graph, 2), np.random.default_rng(1)
     inputs = [rng.standard_normal((batch, *s.type.shape)).astype(np.float32) for s in graph.inputs]
     answers = reference.run(graph, weights, inputs)
-    for found in simulate(graph, weights, inputs, inputs):
+    for found in simulate(graph, weights, *[inputs] * calls):
         for y, expected in zip(found, answers, strict=True):
             np.testing.assert_allclose(y, expected, atol=2e-5 * max(1.0, np.abs(expected).max()))
 
 
 def test_lenet5(simulate: Simulator) -> None:
-    agrees(simulate, build("lenet5"), batch=1)
+    agrees(simulate, build("lenet5"), batch=1, calls=1)
 
 
 NETS = {
     "a residual block": "conv 8 3x3 pad=1 | batchnorm | relu\n residual { conv 8 3x3 pad=1 | batchnorm }\n relu",
     "a bottleneck": "residual { 1x1 4 | relu6 | depthwise 3x3 pad=1 | relu6 | 1x1 8 | batchnorm }",
-    "squeeze and excite": "residual { conv 8 1x1\n branches mul { skip\n avgpool global | 1x1 4 | silu | 1x1 8 | sigmoid } }",
+    "squeeze and excite": "residual { branches mul { skip\n avgpool global | 1x1 4 | silu | 1x1 8 | sigmoid } }",
     "a normalised head": "batchnorm | relu | instancenorm | lrn 3 | avgpool global | flatten | dense 5 | softmax",
     "a flattened map": "conv 6 3x3 | relu | flatten | dense 9 | tanh | dense 3 | logsoftmax",
     "a flattened map as output": "conv 5 1x1 | flatten",

@@ -70,11 +70,9 @@ def lower_concat(plan: Planner, index: int) -> None:
 
 def _copy_into(plan: Planner, node: Node, x: View, y: View, first: int) -> None:
     """Copy a map into channels first … of another, with zeros to the last lane where it is the last."""
-    last = first + x.channels == y.channels
-    lanes = x.channels + (y.lanes - y.channels if last else 0)
-    place = View(y.buffer, y.start + first, lanes, y.height, y.width, y.pixel, y.row, y.image)
-    channels = np.concatenate([np.arange(x.channels), np.full(lanes - x.channels, -1)])
-    _gather(plan, node, x, place, channels, np.arange(x.height), np.arange(x.width))
+    is_last = first + x.channels == y.channels
+    channels = np.concatenate([np.arange(x.channels), np.full(y.lanes - y.channels if is_last else 0, -1)])
+    _gather(plan, node, x, y, channels, np.arange(x.height), np.arange(x.width), first=first)
 
 
 def lower_pad(plan: Planner, index: int) -> None:
@@ -153,18 +151,22 @@ def _filled(channels: Indices, y: View) -> Indices:
 
 def _gather(
     plan: Planner, node: Node, x: View, y: View, channels: Sequence[int] | Indices, rows: Indices, columns: Indices,
-    fill: float = 0.0,
+    fill: float = 0.0, first: int = 0,
 ) -> None:  # fmt: skip
-    """y[i, p, q] = x[channels[i], rows[p], columns[q]] for every lane i that `channels` lists."""
-    tables: dict[str, Argument] = {"channel": table(channels), "row": table(rows), "column": table(columns)}
-    _emit_points(plan, Kernel("move", "gather"), node, x, y, len(channels), {**tables, "fill": float(fill)})
+    """y[first + i, p, q] = x[channels[i], rows[p], columns[q]] for every lane i that `channels` lists."""
+    arguments: dict[str, Argument] = {
+        "channel": table(channels), "row": table(rows), "column": table(columns), "fill": float(fill),
+        "y": Address(y, first),
+    }  # fmt: skip
+    _emit_points(plan, Kernel("move", "gather"), node, x, y, len(channels), arguments)
 
 
 def _emit_points(
     plan: Planner, kernel: Kernel, node: Node, x: View, y: View, lanes: int, more: dict[str, Argument]
 ) -> None:
     values = plan.images * y.height * y.width * lanes
-    plan.emit(
-        kernel, one_each(values), node, values, x=Address(x), y=Address(y), images=plan.images, lanes=lanes,
-        height=y.height, width=y.width, **x.strides("x"), **y.strides("y"), **more,
-    )  # fmt: skip
+    arguments: dict[str, Argument] = {
+        "x": Address(x), "y": Address(y), "images": plan.images, "lanes": lanes, "height": y.height, "width": y.width,
+        **x.strides("x"), **y.strides("y"), **more,
+    }  # fmt: skip
+    plan.emit(kernel, one_each(values), node, values, **arguments)

@@ -95,6 +95,11 @@ class Workspace:
         self._recorded: device.LaunchGraph | None = None
         self._warm = False
 
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the steps between input and output are started together, as one graph."""
+        return self._recorded is not None
+
     @staticmethod
     def _launch(step: Step) -> Callable[..., None]:
         return device.prepare(step.kernel, step.signature(), step.geometry)
