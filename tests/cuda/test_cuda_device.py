@@ -74,7 +74,7 @@ def test_a_library_that_is_not_there_is_no_driver(answering: Any) -> None:
     fake = driver()
     fake.cuInit = missing
     answering(fake)
-    with pytest.raises(DeviceError, match="libcuda.so cannot be loaded\\)") as caught:
+    with pytest.raises(DeviceError, match=r"libcuda\.so cannot be loaded\)") as caught:
         device.find()
     assert caught.value.code == "cuda-no-driver"
 

@@ -176,6 +176,21 @@ def memory_errors(what: str) -> Iterator[None]:
         raise DeviceError(f"not enough GPU memory for {what}", code="cuda-memory", hint=hint) from None
 
 
+def enter() -> None:
+    """Make the GPU current in this thread. Raises DeviceError after a fork."""
+    if not find().simulated:
+        from numba import cuda
+
+        cuda.current_context()
+
+
+def settle() -> None:
+    """Wait until everything sent to the GPU has arrived: copies are seen by every stream from then on."""
+    from numba import cuda
+
+    cuda.synchronize()
+
+
 def free_bytes() -> int:
     """Memory of the device that is free now."""
     if find().simulated:
@@ -213,8 +228,8 @@ class Stream:
             return
         from cuda.bindings import driver
 
-        cuda.current_context()  # makes the context current in this thread
-        status, self._handle = driver.cuStreamCreate(driver.CUstream_flags.CU_STREAM_NON_BLOCKING)
+        enter()
+        status, self._handle = driver.cuStreamCreate(driver.CUstream_flags.CU_STREAM_NON_BLOCKING.value)
         _need_success(driver, status)
         self.queue = cuda.external_stream(int(self._handle))
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from netdsl.backends.cuda.demands import flat_readers_only
 from netdsl.backends.cuda.planner import Planner
 from netdsl.backends.cuda.steps import Kernel, one_each
-from netdsl.backends.cuda.views import Address, Argument, Data, Port, View, table
+from netdsl.backends.cuda.views import LANES, Address, Argument, Data, Port, View, table
 from netdsl.graph.ir import Node
 from netdsl.ops.shape import ChannelShuffle, Crop, Pad, PixelShuffle, Upsample, sources
 
@@ -23,8 +23,8 @@ def lower_input(plan: Planner, index: int, port: int) -> None:
     y = plan.output(index)
     values = plan.images * y.height * y.width * y.lanes
     plan.emit(
-        Kernel("move", "pack"), one_each(values), node, values, source=Port(port), y=Address(y), images=plan.images,
-        channels=y.channels, lanes=y.lanes, height=y.height, width=y.width, **y.strides("y"),
+        Kernel("move", "pack"), one_each(values // LANES), node, values, source=Port(port), y=Address(y),
+        images=plan.images, channels=y.channels, lanes=y.lanes, height=y.height, width=y.width, **y.strides("y"),
     )  # fmt: skip
 
 
@@ -141,7 +141,7 @@ def lower_upsample(plan: Planner, index: int) -> None:
         "low_h": table(low_h), "high_h": table(high_h), "part_h": Data(part_h.astype(np.float32)),
         "low_w": table(low_w), "high_w": table(high_w), "part_w": Data(part_w.astype(np.float32)),
     }  # fmt: skip
-    _emit_points(plan, Kernel("move", "bilinear"), node, x, y, y.lanes, tables)
+    _emit_points(plan, Kernel("move", "bilinear"), node, x, y, y.lanes, tables, each=LANES)
 
 
 def _filled(channels: Indices, y: View) -> Indices:
@@ -162,11 +162,13 @@ def _gather(
 
 
 def _emit_points(
-    plan: Planner, kernel: Kernel, node: Node, x: View, y: View, lanes: int, more: dict[str, Argument]
-) -> None:
+    plan: Planner, kernel: Kernel, node: Node, x: View, y: View, lanes: int, more: dict[str, Argument],
+    each: int = 1,
+) -> None:  # fmt: skip
+    """A thread for `each` lanes."""
     values = plan.images * y.height * y.width * lanes
     arguments: dict[str, Argument] = {
         "x": Address(x), "y": Address(y), "images": plan.images, "lanes": lanes, "height": y.height, "width": y.width,
         **x.strides("x"), **y.strides("y"), **more,
     }  # fmt: skip
-    plan.emit(kernel, one_each(values), node, values, **arguments)
+    plan.emit(kernel, one_each(values // each), node, values, **arguments)

@@ -7,7 +7,7 @@ import numpy as np
 from netdsl.backends.cuda.epilogue import elementwise, limits
 from netdsl.backends.cuda.planner import Planner
 from netdsl.backends.cuda.steps import Geometry, Kernel, block_each, one_each, team
-from netdsl.backends.cuda.views import Address, Argument, Data, View
+from netdsl.backends.cuda.views import LANES, Address, Argument, Data, View
 from netdsl.graph.ir import Node
 from netdsl.ops.activation import PRelu
 from netdsl.ops.norm import GroupNorm, InstanceNorm, Lrn
@@ -44,11 +44,12 @@ def lower_prelu(plan: Planner, index: int) -> None:
     _emit_points(plan, index, Kernel("elementwise", "prelu"), {"slope": slope})
 
 
-def _emit_points(plan: Planner, index: int, kernel: Kernel, more: dict[str, Argument]) -> None:
+def _emit_points(plan: Planner, index: int, kernel: Kernel, more: dict[str, Argument], each: int = LANES) -> None:
+    """A thread for `each` lanes."""
     node = plan.graph.nodes[index]
     x, y = plan.views[node.inputs[0]], plan.output(index)
     values = plan.images * y.height * y.width * y.lanes
-    _emit(plan, node, kernel, one_each(values), x, y, {"images": plan.images, **more})
+    _emit(plan, node, kernel, one_each(values // each), x, y, {"images": plan.images, **more})
 
 
 def _emit(
@@ -72,7 +73,7 @@ def lower_join(plan: Planner, index: int) -> None:
         place = y if last else plan.fresh(node.type)
         values = plan.images * y.height * y.width * y.lanes
         plan.emit(
-            Kernel("elementwise", "binary", (node.op.name,)), one_each(values), node, values,
+            Kernel("elementwise", "binary", (node.op.name,)), one_each(values // LANES), node, values,
             b=Address(total), c=Address(view), y=Address(place), low=low, high=high, images=plan.images,
             lanes=y.lanes, height=y.height, width=y.width,
             **_spread(total, "b", y), **_spread(view, "c", y), **place.strides("y"),
@@ -119,7 +120,7 @@ def lower_lrn(plan: Planner, index: int) -> None:
     op = plan.graph.nodes[index].op
     assert isinstance(op, Lrn)
     arguments: dict[str, Argument] = {"alpha": op.alpha / op.size, "beta": op.beta, "k": float(op.k), "size": op.size}
-    _emit_points(plan, index, Kernel("norm", "lrn"), arguments)
+    _emit_points(plan, index, Kernel("norm", "lrn"), arguments, each=1)
 
 
 def lower_softmax(plan: Planner, index: int) -> None:

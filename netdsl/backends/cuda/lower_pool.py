@@ -7,9 +7,12 @@ from numpy.typing import NDArray
 
 from netdsl.backends.cuda.epilogue import elementwise
 from netdsl.backends.cuda.planner import Planner
-from netdsl.backends.cuda.steps import Kernel, one_each
-from netdsl.backends.cuda.views import Address, Argument, Data, table
+from netdsl.backends.cuda.steps import Geometry, Kernel, one_each, team
+from netdsl.backends.cuda.views import LANES, Address, Argument, Data, table
 from netdsl.ops.pool import AdaptiveAvgPool, AdaptiveMaxPool, AvgPool, LpPool, MaxPool, bins
+
+MEAN_QUADS = 16  # chosen: of channels, for each block of a mean over the map: 256 bytes of each pixel at once
+MOST_SLICES = 32  # chosen: threads that share one sum of a mean over the map
 
 Ranges = list[tuple[int, int]]  # first row (or column) of each window, and the one after its last
 
@@ -54,9 +57,25 @@ def lower_adaptive_avgpool(plan: Planner, index: int) -> None:
     node = plan.graph.nodes[index]
     assert isinstance(node.op, AdaptiveAvgPool)
     x = plan.views[node.inputs[0]]
+    if node.op.size == (1, 1):
+        _emit_mean(plan, index)
+        return
     rows, columns = bins(x.height, node.op.size[0]), bins(x.width, node.op.size[1])
     counts = np.multiply.outer([b - a for a, b in rows], [b - a for a, b in columns])
     _emit_windows(plan, index, Kernel("pool", "avgpool"), rows, columns, 1.0 / counts)
+
+
+def _emit_mean(plan: Planner, index: int) -> None:
+    """The mean of a whole map: so few results that threads share each sum."""
+    node = plan.graph.nodes[index]
+    x, y = plan.views[node.inputs[0]], plan.output(index)
+    slices = min(MOST_SLICES, team(x.height * x.width))
+    blocks = -(-x.lanes // (LANES * MEAN_QUADS))
+    plan.emit(
+        Kernel("pool", "mean", (MEAN_QUADS, slices)), Geometry((blocks, plan.images, 1), (MEAN_QUADS, slices, 1)), node,
+        plan.images * x.channels * x.height * x.width, x=Address(x), y=Address(y), lanes=x.lanes, in_height=x.height,
+        in_width=x.width, **x.strides("x"), y_image=y.image,
+    )  # fmt: skip
 
 
 def lower_adaptive_maxpool(plan: Planner, index: int) -> None:
@@ -91,6 +110,6 @@ def _emit(plan: Planner, index: int, kernel: Kernel, cells: int, more: dict[str,
     x, y = plan.views[node.inputs[0]], plan.output(index)
     values = plan.images * y.height * y.width * y.lanes
     plan.emit(
-        kernel, one_each(values), node, values * cells, x=Address(x), y=Address(y), images=plan.images,
+        kernel, one_each(values // LANES), node, values * cells, x=Address(x), y=Address(y), images=plan.images,
         lanes=y.lanes, height=y.height, width=y.width, **x.strides("x"), **y.strides("y"), **more,
     )  # fmt: skip

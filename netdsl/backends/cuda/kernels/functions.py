@@ -95,3 +95,11 @@ FUNCTIONS: dict[str | None, Callable[..., Any]] = {
     None: identity, "relu": relu, "relu6": relu6, "leaky": leaky, "elu": elu, "gelu": gelu, "gelu_tanh": gelu_tanh,
     "silu": silu, "hardsigmoid": hardsigmoid, "hardswish": hardswish, "sigmoid": sigmoid, "tanh": tanh,
 }  # fmt: skip
+
+
+@device_function
+def quad_place(i, quads, width, height):  # type: ignore[no-untyped-def]
+    """Number i of a grid over images x height x width x quads of channels: (first channel, column, row, image)."""
+    pixel = i // quads
+    line = pixel // width
+    return 4 * (i % quads), pixel % width, line % height, line // height
