@@ -1,0 +1,158 @@
+"""Single convolutions for the tests of their kernels: data, the reference's answer, and a launch on the simulator."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from netdsl.backends.cuda.tiles import Choice, ConvShape
+from netdsl.ops.conv import correlate
+from netdsl.ops.window import pad_map
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A convolution of [images, channels, height, width] maps and what its result passes through."""
+
+    images: int
+    channels: int
+    features: int
+    height: int
+    width: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    pad: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    residual: bool = False
+    function: str | None = None
+    low: float = -np.inf
+    high: float = np.inf
+    precision: str = "float32"
+    apart: int = 0  # floats between pixels of the result beside its own, as within a concatenation
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the result."""
+        cover = [self.dilation[i] * (self.kernel[i] - 1) + 1 for i in (0, 1)]
+        full = self.height + self.pad[0] + self.pad[2], self.width + self.pad[1] + self.pad[3]
+        return (full[0] - cover[0]) // self.stride[0] + 1, (full[1] - cover[1]) // self.stride[1] + 1
+
+    @property
+    def shape(self) -> ConvShape:
+        return ConvShape(
+            self.images, *self.size, self.channels, self.features, self.kernel, self.stride, self.residual,
+            self.function, self.precision, False, self.groups, self.dilation,
+        )  # fmt: skip
+
+    @property
+    def terms(self) -> int:
+        """Products summed for one result."""
+        return self.channels // self.groups * self.kernel[0] * self.kernel[1]
+
+    def __str__(self) -> str:
+        """The fields that are not as usual: the id of a test."""
+        texts = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value != field.default:
+                text = "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+                texts.append(f"{field.name}={text}")
+        return ",".join(texts)
+
+
+@dataclass(frozen=True)
+class Data:
+    x: Array
+    weight: Array
+    bias: Array
+    residual: Array
+
+
+def draw(case: Case, seed: int = 0) -> Data:
+    """Values about one in size; weights so that results are too."""
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape: int) -> Array:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    weight = normal(case.features, case.channels // case.groups, *case.kernel) / np.float32(np.sqrt(case.terms))
+    return Data(
+        normal(case.images, case.channels, case.height, case.width), weight, normal(case.features),
+        normal(case.images, case.features, *case.size),
+    )  # fmt: skip
+
+
+def expected(case: Case, data: Data) -> Array:
+    """The result by definition in float64, up to the limits."""
+    x = pad_map(data.x.astype(np.float64), case.pad)
+    y = correlate(x, data.weight.astype(np.float64), case.stride, case.dilation, case.groups, case.size)
+    y = y + data.bias.reshape(-1, 1, 1) + (data.residual if case.residual else 0)
+    return np.clip(y, case.low, case.high)
+
+
+def lanes(channels: int) -> int:
+    return -(-channels // 4) * 4
+
+
+def nhwc(x: Array, pixel: int) -> Array:
+    """[N, C, H, W] as [N, H, W, pixel], other lanes of a pixel zero."""
+    out = np.zeros((x.shape[0], *x.shape[2:], pixel), np.float32)
+    out[..., : x.shape[1]] = x.transpose(0, 2, 3, 1)
+    return out
+
+
+def arguments(case: Case, choice: Choice, data: Data) -> tuple[dict[str, Any], slice]:
+    """The kernel's arguments by name, and where the result lies in the arena: x, r, y, scratch one after another."""
+    height, width = case.size
+    pixel_in, pixel_out = lanes(case.channels), lanes(case.features) + case.apart
+    parts = [
+        nhwc(data.x, pixel_in).reshape(-1), nhwc(data.residual, pixel_out).reshape(-1),
+        np.full(case.images * height * width * pixel_out, np.nan, np.float32),
+        np.full(choice.scratch, np.nan, np.float32),
+    ]  # fmt: skip
+    starts = np.cumsum([0, *map(len, parts)]).tolist()
+    bias = np.zeros(lanes(case.features), np.float32)
+    bias[: case.features] = data.bias
+    named: dict[str, Any] = {
+        "arena": np.concatenate(parts), "x": starts[0], "r": starts[1], "y": starts[2], "scratch": starts[3],
+        "w": choice.pack(data.weight.transpose(0, 2, 3, 1)), "bias": bias,
+        "counters": np.zeros(max(1, choice.counters), np.int32),
+        "low": np.float32(case.low), "high": np.float32(case.high), "a": np.float32(0.1),
+        "images": case.images, "in_height": case.height, "in_width": case.width, "channels": pixel_in,
+        "height": height, "width": width, "features": lanes(case.features), "outputs": case.features,
+        "taps_h": case.kernel[0], "taps_w": case.kernel[1], "stride_h": case.stride[0], "stride_w": case.stride[1],
+        "top": case.pad[0], "left": case.pad[1], "dilation_h": case.dilation[0], "dilation_w": case.dilation[1],
+        **_strides("x", case.height, case.width, pixel_in), **_strides("y", height, width, pixel_out),
+        **_strides("r", height, width, pixel_out), **choice.arguments,
+    }  # fmt: skip
+    return named, slice(starts[2], starts[3])
+
+
+def _strides(name: str, height: int, width: int, pixel: int) -> dict[str, int]:
+    return {f"{name}_image": height * width * pixel, f"{name}_row": width * pixel, f"{name}_pixel": pixel}
+
+
+def run(case: Case, choice: Choice, data: Data) -> tuple[Array, Array, Array]:
+    """The result [N, H, W, pixel] of a launch in this process, where numba.cuda is its simulator; and what the launch
+    left in the counters, and the result of a second launch over the first."""
+    from netdsl.backends.cuda.simt import cuda
+
+    function = choice.kernel.build()
+    named, place = arguments(case, choice, data)
+    kernel = cuda.jit(function)
+    results = []
+    for _ in range(2 if choice.counters else 1):
+        with np.errstate(all="ignore"):
+            kernel[choice.geometry.grid, choice.geometry.block](
+                *(named[name] for name in inspect.signature(function).parameters)
+            )
+        results.append(named["arena"][place].copy())
+    shape = (case.images, *case.size, lanes(case.features) + case.apart)
+    return results[0].reshape(shape), named["counters"], results[-1].reshape(shape)
