@@ -288,7 +288,7 @@ class Model:
         the machine's peak and bandwidth are measured at the first profile of a process. Printable; iterates over steps.
         Errors: InputError, and DeviceError where the device has no steps.
         """
-        if self.device != "cpu":
+        if self.device == "reference":
             hint = 'compile it with device="cpu"'
             raise DeviceError(f"the {self.device} device has no kernels to time", code="no-profile", hint=hint)
         if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
@@ -296,11 +296,7 @@ class Model:
         inputs, program = self._ready(self._arranged(arrays, named))
         if not len(inputs[0]):
             raise InputError("a batch of no images has nothing to time", code="empty-batch")
-        from netdsl.backends import cpu
-        from netdsl.backends.cpu.profile import profile
-
-        assert isinstance(program, cpu.Program)
-        return profile(program, inputs, rounds)
+        return _profile(program, inputs, rounds)
 
     def __repr__(self) -> str:
         inputs, outputs = ", ".join(map(str, self.inputs)), ", ".join(map(str, self.outputs))
@@ -315,6 +311,20 @@ class Model:
         tensors = {name: np.array(array) for name, array in self._weights.tensors.items()}
         weights = WeightSet(tensors, self._weights.description, self._weights.is_random)
         return Model, (self.graph, weights, self.device, self.threads, self._source, self.exact, None, self.precision)
+
+
+def _profile(program: Program, inputs: list[Any], rounds: int) -> Profile:
+    from netdsl.backends import cpu
+
+    if isinstance(program, cpu.Program):
+        from netdsl.backends.cpu.profile import profile
+
+        return profile(program, inputs, rounds)
+    from netdsl.backends import cuda
+    from netdsl.backends.cuda import profile as gpu
+
+    assert isinstance(program, cuda.Program)
+    return gpu.profile(program, [np.asarray(x) for x in inputs], rounds)
 
 
 def _source(graph: Graph) -> str | Path:

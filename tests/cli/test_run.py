@@ -248,7 +248,7 @@ def test_a_gpu_that_is_not_there_is_said(netdsl: Netdsl, tiny: Path, monkeypatch
         raise DeviceError("the NVIDIA driver shows no GPU", code="cuda-no-device", hint='use device="cpu"')
 
     monkeypatch.setattr(gpu, "find", find)
-    for command in ("run", "bench"):
+    for command in ("run", "bench", "profile"):
         done = netdsl(command, tiny, "--device", "cuda")
         assert done.status == 1
         assert "error[cuda-no-device]: the NVIDIA driver shows no GPU" in done.err

@@ -154,6 +154,14 @@ def test_torch_tensors_cross_without_a_copy(small: Any) -> None:
         net(torch.from_numpy(x.transpose(0, 1, 3, 2).copy()).cuda().transpose(2, 3))
 
 
+def test_every_step_is_timed(small: Any) -> None:
+    net, x, _ = small
+    found = net.profile(x, rounds=2)
+    assert found.macs == len(x) * net.graph.macs and found.roof.card in net.device_name
+    assert all(step.seconds > 0 for step in found) and found.seconds > 0
+    assert sum(step.share for step in found) == pytest.approx(1)
+
+
 def test_auto_takes_the_gpu_and_says_which() -> None:
     net = netdsl.compile(TEXT, "random")
     assert net.device == "cuda" and "compute capability" in net.device_name

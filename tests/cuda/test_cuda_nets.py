@@ -125,6 +125,21 @@ def test_large_batches_go_in_turns(simulate: Simulator) -> None:
     np.testing.assert_allclose(turns, whole, atol=1e-6)
 
 
+def _profiled(text: str) -> str:
+    import netdsl
+    from netdsl.errors import DeviceError
+
+    try:
+        netdsl.compile(text, "random", device="cuda").profile(np.ones((1, 2, 3, 3), np.float32))
+    except DeviceError as error:
+        return error.code
+    return "timed"
+
+
+def test_the_simulator_has_no_clock(simulate: Simulator) -> None:
+    assert simulate.apply(_profiled, SMALL.format(body="relu", size="2x3x3")) == "no-profile"
+
+
 def _compiled(text: str, x: np.ndarray) -> tuple[np.ndarray, str, str]:
     import pickle
 

@@ -347,6 +347,18 @@ class LaunchGraph:
                 self._driver.cuGraphDestroy(self._graph)
 
 
+def seconds(stream: Stream, graph: LaunchGraph) -> float:
+    """How long a graph's launches take on the device, by its own clock."""
+    from numba import cuda
+
+    start, end = cuda.event(), cuda.event()
+    start.record(stream.queue)
+    graph.launch(stream)
+    end.record(stream.queue)
+    end.synchronize()
+    return float(cuda.event_elapsed_time(start, end)) * 1e-3
+
+
 def address(array: Any) -> int:
     """The place of an array's first value in device memory."""
     return int(array.__cuda_array_interface__["data"][0])

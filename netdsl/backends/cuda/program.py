@@ -162,6 +162,10 @@ class Workspace:
         self._queue(end, len(self._launches), inputs, outputs)
         self._warm = True
 
+    def queue(self, first: int, end: int) -> None:
+        """Launch some of the steps on the workspace's own arrays."""
+        self._queue(first, end, self.inputs, self.outputs)
+
     def _queue(self, first: int, end: int, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         for launch, arguments in self._launches[first:end]:
             launch(self.stream, *(self._port(a, inputs, outputs) if isinstance(a, Port) else a for a in arguments))
@@ -195,7 +199,7 @@ class Program:
         self.graph = rewrite(graph)
         self._weights = WeightBank(weights)
         self._bank = Bank()
-        self._shapes = [graph.nodes[o.node].type.shape for o in graph.outputs]
+        self.shapes = [graph.nodes[o.node].type.shape for o in graph.outputs]
         self._plans: OrderedDict[int, tuple[Plan, list[Workspace]]] = OrderedDict()
         room = ARENA_SHARE * device.free_bytes() / 4
         self.images_at_once = max(1, min(MAX_IMAGES, int(room // max(1, self.plan(1).arena_floats))))
@@ -214,15 +218,19 @@ class Program:
                 progress(step.kernel.name, i, len(steps))
             device.prepare(step.kernel, step.signature(), step.geometry)
         for n in turns:
-            plan, idle = self._idle(n)
+            idle = self._idle(n)[1]
             if not idle:
-                idle.append(Workspace(plan, self._bank, self.graph))
+                idle.append(self.workspace(n))
         if progress:
             progress("", len(steps), len(steps))
 
     def plan(self, images: int) -> Plan:
         """The plan for a batch size."""
         return self._idle(images)[0]
+
+    def workspace(self, images: int) -> Workspace:
+        """Fresh memory for one call at a time of a batch size."""
+        return Workspace(self.plan(images), self._bank, self.graph)
 
     def _idle(self, images: int) -> tuple[Plan, list[Workspace]]:
         found = self._plans.get(images)
@@ -236,7 +244,7 @@ class Program:
     def __call__(self, inputs: Sequence[Any]) -> list[Any]:
         n = len(inputs[0])
         stays = any(isinstance(x, DeviceTensor) for x in inputs)
-        outputs = [self._output((n, *shape), stays) for shape in self._shapes]
+        outputs = [self._output((n, *shape), stays) for shape in self.shapes]
         for start in range(0, n, self.images_at_once):
             part = slice(start, min(n, start + self.images_at_once))
             self._run(part.stop - start, [_part(x, part) for x in inputs], [_part(y, part) for y in outputs])
@@ -248,11 +256,11 @@ class Program:
 
     def _run(self, images: int, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Run flat arrays of the host or the device through one workspace."""
-        plan, idle = self._idle(images)
+        idle = self._idle(images)[1]
         try:
             workspace = idle.pop()
         except IndexError:
-            workspace = Workspace(plan, self._bank, self.graph)
+            workspace = self.workspace(images)
         workspace.call(inputs, outputs)
         idle.append(workspace)
 
