@@ -26,15 +26,15 @@ ORDER = (
 
 # Third-party packages that only one stage may know, by the names they are imported by.
 ONLY_IN = {
-    "numba": ("backends/cpu/", "backends/cuda/device.py", "backends/cuda/simt.py", "backends/cuda/kernels/"),
+    "numba": ("backends/cpu/", *(f"backends/cuda/{n}" for n in ("jit.py", "simulator.py", "simt.py", "kernels/"))),
     "llvmlite": ("backends/cpu/", "backends/cuda/kernels/ptx.py"),
-    "cuda": ("backends/cuda/device.py",),
+    "cuda": tuple(f"backends/cuda/{n}.py" for n in ("device", "driver", "jit", "tensors")),
     "lark": ("text/",),
     "click": ("cli/",),
     "rich": ("cli/",),
     "PIL": ("images.py", "datasets.py"),
     "safetensors": ("weights/",),
-    "platformdirs": ("weights/", "backends/cpu/"),
+    "platformdirs": ("weights/", "backends/cpu/", "backends/cuda/jit.py"),
     "onnx": ("onnx_export.py",),
     "torch": ("torch_export.py", "peers.py"),
     "onnxruntime": ("peers.py",),
@@ -104,8 +104,8 @@ def test_backends_do_not_know_each_other() -> None:
 
 
 def test_numba_cuda_stays_behind_its_doors() -> None:
-    """The run time in one module, the language of kernels in another, the machine's own words in a third."""
-    doors = {"backends/cuda/device.py", "backends/cuda/simt.py", "backends/cuda/kernels/ptx.py"}
+    """The compiler in one module, its simulator, the language of kernels, and the machine's own words in one each."""
+    doors = {f"backends/cuda/{name}.py" for name in ("jit", "simulator", "simt", "kernels/ptx")}
     found = {path for path in modules() if any(f"{name}.".startswith("numba.cuda.") for name in imports(path))}
     assert found == doors
 

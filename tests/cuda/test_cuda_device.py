@@ -20,12 +20,20 @@ CODES = (
 Result = enum.Enum("Result", CODES)  # type: ignore[misc]
 
 
-def driver(status: str = "CUDA_SUCCESS", version: int = 13000, built: int = 13000, count: int = 1) -> Any:
+ATTRIBUTES = ("COMPUTE_CAPABILITY_MAJOR", "COMPUTE_CAPABILITY_MINOR", "MULTIPROCESSOR_COUNT")
+Attribute = enum.Enum("Attribute", [f"CU_DEVICE_ATTRIBUTE_{name}" for name in ATTRIBUTES])  # type: ignore[misc]
+
+
+def driver(
+    status: str = "CUDA_SUCCESS", version: int = 13000, built: int = 13000, count: int = 1, capability: Any = (9, 0)
+) -> Any:
     """A driver that answers so; `built` is the version that the packages are made for."""
+    fine, facts = Result.CUDA_SUCCESS, dict(zip(Attribute, (*capability, 132), strict=True))
     return SimpleNamespace(
-        CUresult=Result, CUDA_VERSION=built, cuInit=lambda flags: (Result[status],),
-        cuDriverGetVersion=lambda: (Result.CUDA_SUCCESS, version),
-        cuDeviceGetCount=lambda: (Result.CUDA_SUCCESS, count),
+        CUresult=Result, CUDA_VERSION=built, CUdevice_attribute=Attribute, cuInit=lambda flags: (Result[status],),
+        cuDriverGetVersion=lambda: (fine, version), cuDeviceGetCount=lambda: (fine, count),
+        cuDeviceGetAttribute=lambda attribute, card: (fine, facts[attribute]),
+        cuDeviceGetName=lambda size, card: (fine, b"Test Card\0\0"), cuDeviceTotalMem=lambda card: (fine, 2**37),
     )  # fmt: skip
 
 
@@ -96,11 +104,17 @@ def test_a_fork_cannot_use_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "spawn" in str(caught.value.hint)
 
 
-def test_lack_of_memory_is_said() -> None:
-    with pytest.raises(DeviceError, match="not enough GPU memory for 12 bytes"), device.memory_errors("12 bytes"):
-        raise RuntimeError("[2] Call to cuMemAlloc results in CUDA_ERROR_OUT_OF_MEMORY")
-    with pytest.raises(RuntimeError, match="another"), device.memory_errors("12 bytes"):
-        raise RuntimeError("another")
+def test_an_old_card_is_refused(answering: Any) -> None:
+    answering(driver(capability=(6, 1)))
+    with pytest.raises(DeviceError, match=r"Test Card has compute capability 6\.1, and 7\.5 is needed"):
+        device.find()
+
+
+def test_a_card_is_found(answering: Any) -> None:
+    answering(driver(version=13020))
+    found = device.find()
+    assert found == device.usable() == device.Device("Test Card", (9, 0), 132, 2**37)
+    assert str(found) == "Test Card (compute capability 9.0, 128 GiB)"
 
 
 def test_the_simulator_is_never_chosen_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,8 +122,3 @@ def test_the_simulator_is_never_chosen_by_itself(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(device, "_opened", None)
     assert device.usable() is None
     assert device.find().simulated
-
-
-def test_a_card_is_described() -> None:
-    card = device.Device("NVIDIA H200", (9, 0), 132, 141 * 2**30)
-    assert str(card) == "NVIDIA H200 (compute capability 9.0, 141 GiB)"

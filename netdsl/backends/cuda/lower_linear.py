@@ -135,7 +135,7 @@ def _emit(
     flat = window.is_point and all(v.flat for v in (x, y, end.residual) if v)
     shape = ConvShape(
         plan.images, y.height, y.width, x.channels, y.channels, window.taps, window.stride,
-        end.residual is not None, end.function, plan.precision, flat, groups,
+        end.residual is not None, end.function, plan.precision, flat, groups, window.dilation,
     )  # fmt: skip
     choice = choose(shape, plan.target) if window.taps[0] * window.taps[1] else None
     bias = plan.bank.channels((node.path, "bias"), lambda: plan.bank.value(node, "bias"), y.channels)

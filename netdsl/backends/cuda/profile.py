@@ -12,7 +12,7 @@ import numpy as np
 
 from netdsl.backends.cuda import device
 from netdsl.backends.cuda.program import F32, Plan, Program
-from netdsl.backends.cuda.steps import BLOCK, Kernel, block_each, one_each
+from netdsl.backends.cuda.steps import BLOCK, Geometry, Kernel, block_each, one_each
 from netdsl.backends.cuda.views import Address, Argument, Data, Port
 from netdsl.errors import DeviceError
 from netdsl.graph.ir import Graph
@@ -22,6 +22,7 @@ WARM_UP = 2  # chosen: rounds that do not count
 REPEATS = 10  # chosen: launches of a step that are timed together, so that none waits for the host
 COPIED_FLOATS = 1 << 28  # chosen: 1 GiB, beyond any cache
 CHAIN_STEPS = 1 << 14  # chosen: a run of a millisecond or more
+RUNS = 10  # chosen: the best of so many runs counts, as a ceiling is meant
 WAVES = 32  # chosen: blocks for each multiprocessor
 
 
@@ -37,9 +38,8 @@ def profile(program: Program, inputs: Sequence[F32], rounds: int = 20) -> Profil
     images = min(len(inputs[0]), program.images_at_once)
     plan = program.plan(images)
     workspace = program.workspace(images)
-    outputs = [np.empty((images, *shape), np.float32).reshape(-1) for shape in program.shapes]
-    for _ in range(WARM_UP):
-        workspace.call([x[:images].reshape(-1) for x in inputs], outputs)
+    outputs = [np.empty(images * math.prod(shape), np.float32) for shape in program.shapes]
+    workspace.call([x[:images].reshape(-1) for x in inputs], outputs)
     clock = partial(_seconds, workspace.stream, rounds)
     seconds = [clock(partial(workspace.queue, i, i + 1), REPEATS) for i in range(len(plan.steps))]
     call = clock(partial(workspace.queue, 0, len(plan.steps)), 1)
@@ -54,43 +54,47 @@ def profile(program: Program, inputs: Sequence[F32], rounds: int = 20) -> Profil
     return Profile(program.graph.name, images, rounds, ceiling, tuple(steps), call)
 
 
-def _seconds(stream: device.Stream, rounds: int, launch: Callable[[], None], repeats: int) -> float:
+def _seconds(stream: Any, rounds: int, launch: Callable[[], None], repeats: int) -> float:
     """The median time of what `launch` queues on the stream."""
 
     def repeated() -> None:
         for _ in range(repeats):
             launch()
 
-    graph = device.LaunchGraph(stream, repeated)
-    times = [device.seconds(stream, graph) for _ in range(WARM_UP + rounds)]
+    runtime = device.runtime()
+    graph = runtime.LaunchGraph(stream, repeated)
+    times: list[float] = [runtime.seconds(stream, graph) for _ in range(WARM_UP + rounds)]
     return statistics.median(times[WARM_UP:]) / repeats
 
 
 @cache
 def roof() -> Roof:
     """What the GPU does at most: float32 multiply-adds and copied bytes a second, measured once in a process."""
-    card = device.find()
+    card, runtime = device.find(), device.runtime()
     blocks = WAVES * card.multiprocessors
-    stream, out = device.Stream(), device.empty(blocks * BLOCK)
-    adds = _ready(Kernel("measure", "multiply_adds"), ("float32[]", "int64"), block_each(blocks, BLOCK))
-    flops = 2 * 8 * CHAIN_STEPS * blocks * BLOCK / _best(stream, partial(adds, stream, out, CHAIN_STEPS))
-    count = min(COPIED_FLOATS, device.free_bytes() // 16 // 4 * 4)
-    source, to = device.empty(count), device.empty(count)
-    copy = _ready(Kernel("measure", "copy"), ("float32[]", "float32[]", "int64"), one_each(count // 4))
-    bandwidth = 8 * count / _best(stream, partial(copy, stream, source, to, count))
+    adds = {"out": runtime.empty(blocks * BLOCK), "steps": CHAIN_STEPS}
+    flops = (
+        2
+        * 8
+        * CHAIN_STEPS
+        * blocks
+        * BLOCK
+        / _best(Kernel("measure", "multiply_adds"), block_each(blocks, BLOCK), adds)
+    )
+    count = min(COPIED_FLOATS, runtime.free_bytes() // 16 // 4 * 4)
+    copy = {"source": runtime.empty(count), "to": runtime.empty(count), "count": count}
+    bandwidth = 8 * count / _best(Kernel("measure", "copy"), one_each(count // 4), copy)
     return Roof(1, flops, bandwidth, card.name)
 
 
-def _ready(kernel: Kernel, signature: tuple[str, ...], geometry: Any) -> Callable[..., None]:
-    return device.prepare(kernel, signature, geometry)
-
-
-def _best(stream: device.Stream, launch: Callable[[], None]) -> float:
-    """Seconds of the fastest of ten runs."""
-    launch()  # loads the kernel, which a graph cannot
-    stream.wait()
-    graph = device.LaunchGraph(stream, launch)
-    return min(device.seconds(stream, graph) for _ in range(10))
+def _best(kernel: Kernel, geometry: Geometry, values: dict[str, Any]) -> float:
+    """Seconds of the fastest of so many runs of a kernel on arrays and whole numbers."""
+    runtime = device.runtime()
+    kinds = {name: "int64" if isinstance(value, int) else "float32[]" for name, value in values.items()}
+    launch, stream = runtime.Launch(kernel, kinds, geometry, values, device.find().capability), runtime.Stream()
+    graph = runtime.LaunchGraph(stream, lambda: launch(stream))
+    times: list[float] = [runtime.seconds(stream, graph) for _ in range(RUNS)]
+    return min(times)
 
 
 def _macs(graph: Graph, plan: Plan) -> list[int]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from netdsl.backends.cuda import device
+from netdsl.backends.cuda import device, jit
 from netdsl.backends.cuda.lower import plan_steps
 from netdsl.backends.cuda.planner import Planner, WeightBank
 from netdsl.backends.cuda.steps import Step
@@ -70,6 +70,13 @@ def make_plan(
     return Plan(images, tuple(planner.steps), tuple(o // 4 for o in offsets), -(-size // 4), max(wanted, default=0))
 
 
+@dataclass(frozen=True)
+class OnDevice:
+    """A flat array that lies on the device already."""
+
+    place: Any
+
+
 class Bank:
     """Constants on the device, each sent once and shared by all plans."""
 
@@ -79,38 +86,33 @@ class Bank:
     def array(self, data: Data) -> Any:
         found = self._sent.get(id(data))
         if found is None:
-            found = self._sent[id(data)] = data, device.upload(data.values)
+            found = self._sent[id(data)] = data, device.runtime().upload(data.values)
         return found[1]
 
 
 class Workspace:
-    """What one call at a time of one plan needs: arena, stream, arrays for input and output, launches, graph."""
+    """What one call at a time of one plan needs: arena, stream, arrays for input and output, launches, graphs."""
 
-    def __init__(self, plan: Plan, bank: Bank, graph: Graph) -> None:
+    def __init__(self, plan: Plan, bank: Bank, graph: Graph, capability: tuple[int, int]) -> None:
         self.plan = plan
-        self.stream = device.Stream()
-        self.arena = device.empty(plan.arena_floats)
-        self.counters = device.upload(np.zeros(max(1, plan.counters), np.int32))
+        self._runtime = runtime = device.runtime()
+        self.stream = runtime.Stream()
+        self.arena = runtime.empty(plan.arena_floats)
+        self.counters = runtime.upload(np.zeros(max(1, plan.counters), np.int32))
         sizes = [s.type.elements for s in graph.inputs], [graph.nodes[s.node].type.elements for s in graph.outputs]
-        self.inputs, self.outputs = ([device.empty(plan.images * n) for n in side] for side in sizes)
-        self._launches = [(self._launch(s), self._arguments(s, bank)) for s in plan.steps]
-        self._recorded: dict[tuple[int, int], device.LaunchGraph] = {}  # by first and end step
-        self._warm = False
-        device.settle()
+        self.inputs, self.outputs = ([runtime.empty(plan.images * n) for n in side] for side in sizes)
+        self._launches = [self._launch(step, bank, capability) for step in plan.steps]
+        self._ports = [{k: a for k, a in s.arguments.items() if isinstance(a, Port)} for s in plan.steps]
+        self._recorded: dict[tuple[int, int], Any] = {}  # graphs by first and end step
 
     @property
     def is_recorded(self) -> bool:
         """Whether steps are started together, as one graph."""
         return bool(self._recorded)
 
-    @staticmethod
-    def _launch(step: Step) -> Callable[..., None]:
-        return device.prepare(step.kernel, step.signature(), step.geometry)
-
-    def _arguments(self, step: Step, bank: Bank) -> list[Any]:
-        narrow = step.kernel.narrow
-        values = [(name, self._value(step.arguments[name], bank)) for name in step.kernel.parameters]
-        return [np.int32(value) if name in narrow else value for name, value in values]
+    def _launch(self, step: Step, bank: Bank, capability: tuple[int, int]) -> Any:
+        values = {k: self._value(a, bank) for k, a in step.arguments.items() if not isinstance(a, Port)}
+        return self._runtime.Launch(step.kernel, step.kinds(), step.geometry, values, capability)
 
     def _value(self, argument: Argument, bank: Bank) -> Any:
         if isinstance(argument, Address):
@@ -119,9 +121,7 @@ class Workspace:
             return bank.array(argument)
         if isinstance(argument, Arena):
             return self.arena
-        if isinstance(argument, Counters):
-            return self.counters
-        return np.float32(argument) if isinstance(argument, float) else argument
+        return self.counters if isinstance(argument, Counters) else argument
 
     def call(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Run the plan on flat arrays, of the host or the device, and wait for the result.
@@ -129,50 +129,45 @@ class Workspace:
         Those on the device are read and written where they lie; others go through arrays of the workspace.
         """
         stream = self.stream
-        device.enter()
-        if not all(isinstance(x, np.ndarray) for x in inputs):
-            stream.after_default()
-        sources = [own if isinstance(x, np.ndarray) else x for x, own in zip(inputs, self.inputs, strict=True)]
-        targets = [own if isinstance(y, np.ndarray) else y for y, own in zip(outputs, self.outputs, strict=True)]
+        self._runtime.enter()
+        sources = [x.place if isinstance(x, OnDevice) else own for x, own in zip(inputs, self.inputs, strict=True)]
+        targets = [y.place if isinstance(y, OnDevice) else own for y, own in zip(outputs, self.outputs, strict=True)]
+        if any(isinstance(x, OnDevice) for x in inputs):
+            stream.after()
         for x, place in zip(inputs, sources, strict=True):
-            if isinstance(x, np.ndarray):
+            if not isinstance(x, OnDevice):
                 stream.send(x, place)
         self._run(sources, targets)
         for y, place in zip(outputs, targets, strict=True):
-            if isinstance(y, np.ndarray):
+            if not isinstance(y, OnDevice):
                 stream.fetch(place, y)
         stream.wait()
 
     def _run(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Queue the whole plan on flat device arrays.
 
-        All of it is one graph where the arrays are the workspace's own, else what lies between input and output. The
-        first call launches step by step, which loads the kernels; the second records.
+        What can be recorded is one graph: all of it where the arrays are the workspace's own, else what lies between
+        input and output. The first call records it.
         """
         own = all(map(operator.is_, (*inputs, *outputs), (*self.inputs, *self.outputs)))
         first, end = span = (0, len(self._launches)) if own else self.plan.inner
         self._queue(0, first, inputs, outputs)
-        if span not in self._recorded and self._warm and not device.find().simulated and end > first:
-            record = partial(self._queue, first, end, inputs, outputs)
-            self._recorded[span] = device.LaunchGraph(self.stream, record)
-        if span in self._recorded:
-            self._recorded[span].launch(self.stream)
-        else:
+        if device.find().simulated or end == first:
             self._queue(first, end, inputs, outputs)
+        else:
+            if span not in self._recorded:
+                record = partial(self._queue, first, end, inputs, outputs)
+                self._recorded[span] = self._runtime.LaunchGraph(self.stream, record)
+            self._recorded[span].launch(self.stream)
         self._queue(end, len(self._launches), inputs, outputs)
-        self._warm = True
 
     def queue(self, first: int, end: int) -> None:
         """Launch some of the steps on the workspace's own arrays."""
         self._queue(first, end, self.inputs, self.outputs)
 
     def _queue(self, first: int, end: int, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        for launch, arguments in self._launches[first:end]:
-            launch(self.stream, *(self._port(a, inputs, outputs) if isinstance(a, Port) else a for a in arguments))
-
-    @staticmethod
-    def _port(port: Port, inputs: Sequence[Any], outputs: Sequence[Any]) -> Any:
-        return outputs[port.index] if port.is_output else inputs[port.index]
+        for launch, ports in zip(self._launches[first:end], self._ports[first:end], strict=True):
+            launch(self.stream, {k: (outputs if p.is_output else inputs)[p.index] for k, p in ports.items()})
 
 
 class Program:
@@ -201,7 +196,7 @@ class Program:
         self._bank = Bank()
         self.shapes = [graph.nodes[o.node].type.shape for o in graph.outputs]
         self._plans: OrderedDict[int, tuple[Plan, list[Workspace]]] = OrderedDict()
-        room = ARENA_SHARE * device.free_bytes() / 4
+        room = ARENA_SHARE * device.runtime().free_bytes() / 4
         self.images_at_once = max(1, min(MAX_IMAGES, int(room // max(1, self.plan(1).arena_floats))))
         self.prepare(1, progress)
 
@@ -212,17 +207,24 @@ class Program:
     def prepare(self, images: int, progress: Progress | None = None) -> None:
         """Plan, compile and send the weights for a batch size now rather than at its first call."""
         turns = {min(images, self.images_at_once), images % self.images_at_once} - {0}
-        steps = {(s.kernel, s.signature()): s for n in turns for s in self.plan(n).steps}
-        for i, step in enumerate(steps.values()):
-            if progress:
-                progress(step.kernel.name, i, len(steps))
-            device.prepare(step.kernel, step.signature(), step.geometry)
+        self._compile([step for n in turns for step in self.plan(n).steps], progress)
         for n in turns:
             idle = self._idle(n)[1]
             if not idle:
                 idle.append(self.workspace(n))
-        if progress:
-            progress("", len(steps), len(steps))
+
+    def _compile(self, steps: Sequence[Step], progress: Progress | None) -> None:
+        """Compile the kernels that are not kept, telling `progress` of each."""
+        if self.device.simulated:
+            return
+        target = self.device.capability
+        missing = {s.kernel: s for s in steps if not jit.is_cached(s.kernel, target)}
+        for done, (kernel, step) in enumerate(missing.items()):
+            if progress:
+                progress(kernel.name, done, len(missing))
+            jit.load(kernel, step.kinds(), target)
+        if progress and missing:
+            progress("", len(missing), len(missing))
 
     def plan(self, images: int) -> Plan:
         """The plan for a batch size."""
@@ -230,7 +232,7 @@ class Program:
 
     def workspace(self, images: int) -> Workspace:
         """Fresh memory for one call at a time of a batch size."""
-        return Workspace(self.plan(images), self._bank, self.graph)
+        return Workspace(self.plan(images), self._bank, self.graph, self.device.capability)
 
     def _idle(self, images: int) -> tuple[Plan, list[Workspace]]:
         found = self._plans.get(images)
@@ -242,6 +244,7 @@ class Program:
         return found
 
     def __call__(self, inputs: Sequence[Any]) -> list[Any]:
+        device.find()  # says so where a fork has left the GPU behind
         n = len(inputs[0])
         stays = any(isinstance(x, DeviceTensor) for x in inputs)
         outputs = [self._output((n, *shape), stays) for shape in self.shapes]
@@ -252,7 +255,9 @@ class Program:
 
     @staticmethod
     def _output(shape: Shape, stays: bool) -> Any:
-        return DeviceTensor(device.empty(math.prod(shape)), shape) if stays else np.empty(shape, np.float32)
+        if not stays:
+            return np.empty(shape, np.float32)
+        return DeviceTensor(device.runtime().empty(math.prod(shape)), shape)
 
     def _run(self, images: int, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Run flat arrays of the host or the device through one workspace."""
@@ -268,8 +273,8 @@ class Program:
 def _part(array: Any, images: slice) -> Any:
     """Some images of an array, flat."""
     size = math.prod(array.shape[1:])
-    flat = array.flat if isinstance(array, DeviceTensor) else array.reshape(-1)
-    return flat[images.start * size : images.stop * size]
+    part = slice(images.start * size, images.stop * size)
+    return OnDevice(array.flat[part]) if isinstance(array, DeviceTensor) else array.reshape(-1)[part]
 
 
 def lower(

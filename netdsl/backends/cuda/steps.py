@@ -104,6 +104,10 @@ class Step:
         """Buffers of the arena that the step reads or writes."""
         return {a.view.buffer for a in self.arguments.values() if isinstance(a, Address)}
 
+    def kinds(self) -> dict[str, str]:
+        """The type of each argument by name, as `signature` has them but for what the kernel wants narrower."""
+        return {name: _type(argument, False) for name, argument in self.arguments.items()}
+
     def signature(self) -> tuple[str, ...]:
         """The type of each argument in the kernel's order: "int64", "float32"; of arrays "float32[]", "int32[]"."""
         narrow = self.kernel.narrow

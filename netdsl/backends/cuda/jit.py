@@ -1,0 +1,163 @@
+"""Kernels as machine code for one kind of GPU: compiled once, kept as files. Compiling needs no GPU.
+
+numba.cuda makes PTX of a kernel's Python function, and NVIDIA's linker makes machine code (a cubin) of that. A process
+whose kernels are all kept never imports Numba.
+
+The key covers everything the code depends on: the kind of GPU, the versions of the compilers, and the text of every
+source file of this package. A file that is damaged, half-written or not readable counts as absent; a folder that cannot
+be written means no cache, not an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+import threading
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from netdsl.backends.cuda.steps import Kernel
+from netdsl.errors import NetWarning
+
+Capability = tuple[int, int]
+
+_MAGIC = b"netdsl-cubin-1\n"
+_COMPILERS = (
+    "numba", "numba-cuda", "llvmlite", "cuda-core", "nvidia-nvvm", "nvidia-nvjitlink", "nvidia-cuda-nvcc-cu12",
+    "nvidia-nvjitlink-cu12",
+)  # fmt: skip
+_lock = threading.RLock()
+_loaded: dict[tuple[Kernel, Capability], Compiled] = {}
+_warned = False  # whether it was said that the cache cannot be written
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A kernel as kept: the symbol to look up, its parameters' names and types in order, its machine code.
+
+    Types are "int64", "int32", "float32", or of an array "float32[]", "int32[]".
+    """
+
+    symbol: str
+    parameters: tuple[str, ...]
+    types: tuple[str, ...]
+    code: bytes
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: $NETDSL_CACHE/kernels, or the user's cache folder."""
+    root = os.environ.get("NETDSL_CACHE")
+    if root is None:
+        from platformdirs import user_cache_dir
+
+        root = user_cache_dir("netdsl")
+    return Path(root) / "kernels"
+
+
+@cache
+def _environment() -> str:
+    """Digest of all that machine code depends on besides the kernel's own name and the kind of GPU."""
+    digest = hashlib.sha256()
+    for name in _COMPILERS:
+        with suppress(metadata.PackageNotFoundError):
+            digest.update(f"{name} {metadata.version(name)}\0".encode())
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:24]
+
+
+def _path(kernel: Kernel, capability: Capability) -> Path:
+    return cache_folder() / f"{kernel.name}-sm{capability[0]}{capability[1]}-{_environment()}.cubin"
+
+
+def is_cached(kernel: Kernel, capability: Capability) -> bool:
+    """Whether a kernel needs no compilation (loaded, or a file for it is there)."""
+    return (kernel, capability) in _loaded or _path(kernel, capability).exists()
+
+
+def load(kernel: Kernel, kinds: Mapping[str, str], capability: Capability) -> Compiled:
+    """A kernel's machine code; compiled unless it is kept. kinds: the type of each argument by name."""
+    with _lock:
+        found = _loaded.get((kernel, capability))
+        if found is None:
+            path = _path(kernel, capability)
+            found = _read(path)
+            if found is None:
+                found = compile_kernel(kernel, kinds, capability)
+                _write(path, found)
+            _loaded[kernel, capability] = found
+        return found
+
+
+def compile_kernel(kernel: Kernel, kinds: Mapping[str, str], capability: Capability) -> Compiled:
+    """Compile a kernel for GPUs of a compute capability. kinds: the type of each argument by name."""
+    from cuda.core import Linker, LinkerOptions, ObjectCode
+    from numba import cuda, types
+
+    function, narrow = kernel.build(), kernel.narrow
+    names = tuple("int32" if p in narrow else kinds[p] for p in kernel.parameters)
+    signature = tuple(
+        getattr(types, n.removesuffix("[]"))[::1] if n.endswith("[]") else getattr(types, n) for n in names
+    )
+    options: dict[str, Any] = {"device": False, "abi": "numba", "cc": capability}
+    bounds = getattr(function, "launch_bounds", None)
+    if bounds is not None:
+        options["launch_bounds"] = bounds
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the compilers about themselves
+        ptx, _ = cuda.compile(function, signature, **options)
+        linker = Linker(
+            ObjectCode.from_ptx(ptx.encode()), options=LinkerOptions(arch=f"sm_{capability[0]}{capability[1]}")
+        )
+        code = linker.link("cubin").code
+    (symbol,) = re.findall(r"\.entry\s+(\w+)", ptx)
+    return Compiled(symbol, kernel.parameters, names, bytes(code))
+
+
+def _read(path: Path) -> Compiled | None:
+    """A kernel from the cache, or None."""
+    try:
+        blob = path.read_bytes()
+    except OSError:
+        return None
+    head, body = blob[: len(_MAGIC) + 32], blob[len(_MAGIC) + 32 :]
+    if head != _MAGIC + hashlib.sha256(body).digest():
+        return None
+    line, _, code = body.partition(b"\n")
+    facts = json.loads(line)
+    return Compiled(facts["symbol"], tuple(facts["parameters"]), tuple(facts["types"]), code)
+
+
+def _write(path: Path, compiled: Compiled) -> None:
+    facts = {"symbol": compiled.symbol, "parameters": compiled.parameters, "types": compiled.types}
+    body = json.dumps(facts).encode() + b"\n" + compiled.code
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(_MAGIC + hashlib.sha256(body).digest() + body)
+            os.replace(temporary, path)
+        except OSError:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        _warn_once(path.parent, error)
+
+
+def _warn_once(folder: Path, error: OSError) -> None:
+    global _warned
+    if not _warned:
+        _warned = True
+        reason = error.strerror or str(error)
+        message = f"compiled kernels cannot be kept in {folder} ({reason}), so every process compiles them anew"
+        warnings.warn(f"{message}; NETDSL_CACHE names another folder", NetWarning, stacklevel=2)
