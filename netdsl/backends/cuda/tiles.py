@@ -21,6 +21,7 @@ GRID_SIDE = 65535  # blocks along y and z of a grid (CUDA programming guide, com
 FLOATS_PER_CYCLE = 6  # chosen: what one multiprocessor gets from the second-level cache while all ask
 LATENCY = 1500  # chosen: cycles to start a block, fill its stages and write its results
 SHARING = 2500  # chosen: cycles for blocks that share a tile to meet
+SHARED = 64 * 1024  # bytes of shared memory of a multiprocessor without asynchronous copies (capability 7.5)
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 FEW_IMAGES = 8  # chosen: up to so many pixels the weights are read once, not multiplied by tiles of empty rows
 
@@ -131,7 +132,12 @@ class Tile:
 
     @property
     def area(self) -> int:
+        """Results."""
         return self.block_m * self.block_n
+
+    def shared_bytes(self, stages: int) -> int:
+        """Of shared memory for so many slices in float32."""
+        return stages * 4 * SLICE * (self.block_m + self.block_n)
 
 
 FMA_TILES = (
@@ -184,7 +190,7 @@ def gemm_choice(shape: ConvShape, target: Target, tile: Tile, splits: int) -> Ch
     exact = shape.precision == "float32"
     if exact:
         stages, copies = (tile.stages, "async") if target.asynchronous else (2, "register")
-        resident = tile.resident if target.asynchronous else max(1, min(tile.resident, 1024 // tile.threads // 2))
+        resident = tile.resident if target.asynchronous else min(tile.resident, SHARED // tile.shared_bytes(2))
         constants = (tile.block_m, tile.block_n, *tile.part, stages, copies, resident, shape.function)
     else:
         constants = (
@@ -264,7 +270,8 @@ def depthwise_choice(shape: ConvShape) -> Choice | None:
     """A thread makes a strip of outputs for four channels; wide windows go to the kernel that takes anything."""
     if not all(shape.dilation) or min(shape.dilation) < 0:
         return None
-    lines = 2 if shape.stride[0] == shape.dilation[0] == 1 and shape.height > 1 and shape.kernel[0] > 1 else 1
+    close = shape.stride[0] == shape.dilation[0] == 1 and shape.height > 1
+    lines = 2 if close and shape.kernel[0] > 1 and shape.kernel[1] <= 5 else 1  # more taps do not unroll for two
     strip = STRIP if shape.width >= STRIP else (2 if shape.width > 1 else 1)
     if (strip - 1) * shape.stride[1] + (shape.kernel[1] - 1) * shape.dilation[1] + 1 > MOST_ACROSS:
         return None

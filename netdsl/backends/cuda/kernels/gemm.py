@@ -27,6 +27,9 @@ from netdsl.backends.cuda.kernels.gemm_stage import OUTSIDE, SLICE, make_stage, 
 from netdsl.backends.cuda.kernels.ptx import ALIGN, block_anew, copies_commit, copies_wait, thread_anew
 from netdsl.backends.cuda.simt import cuda
 
+# Functions applied to the sums in their registers; others, too long to repeat for each, to the results just written.
+SHORT = (None, "relu", "relu6", "leaky", "sigmoid", "silu", "hardsigmoid", "hardswish")
+
 
 def make_gemm(
     block_m: int, block_n: int, rows: int, columns: int, stages: int, copies: str, resident: int, function: str | None
@@ -68,7 +71,8 @@ def _make(
     line_bits = line.bit_length() - 1
     pieces = sums_each // run
     add_run, put_run = (add4, put4) if run == 4 else (add2, put2)
-    apply = FUNCTIONS[function]
+    late = function not in SHORT or (function is not None and sums_each > 64)
+    soon, apply = FUNCTIONS[None if late else function], FUNCTIONS[function]
 
     def gemm(  # type: ignore[no-untyped-def]
         arena, x, w, bias, y, r, low, high, a, images, in_height, in_width, height, width, taps_h, taps_w,
@@ -172,7 +176,7 @@ def _make(
                     if places[i] >= 0 and column + j * run_step < columns:
                         add_run(arena, places[i] + j * run_step, sums, (i * runs + j) * run)
         for i in range(sums_each):
-            sums[i] = apply(limited(sums[i], low, high), a)
+            sums[i] = soon(limited(sums[i], low, high), a)
         for i in range(rows):
             n, p, q = pixel_of(first_m + i * row_step, height, width)
             places[i] = y + n * y_image + p * y_row + q * y_pixel + group_column if n < images else -1
@@ -180,6 +184,14 @@ def _make(
             for j in range(runs):
                 if places[i] >= 0 and column + j * run_step < columns:
                     put_run(arena, places[i] + j * run_step, sums, (i * runs + j) * run)
+        if late:
+            for i in range(rows):
+                n, p, q = pixel_of(first_m + i * row_step, height, width)
+                for j in range(runs):
+                    if n < images and column + j * run_step < columns:
+                        at = y + n * y_image + p * y_row + q * y_pixel + group_column + j * run_step
+                        for e in range(run):
+                            arena[at + e] = apply(arena[at + e], a)
 
     gemm.narrow = NARROW  # type: ignore[attr-defined]
     gemm.launch_bounds = (threads, resident)  # type: ignore[attr-defined]

@@ -115,5 +115,5 @@ def make_gemv(most: int, function: str | None) -> Callable[..., None]:
             arena[y + int64(n) * y_image + int64(p) * y_row + int64(q) * y_pixel + k] = total
 
     gemv.narrow = NARROW  # type: ignore[attr-defined]
-    gemv.launch_bounds = (THREADS, 4 if most <= 4 else 2)  # type: ignore[attr-defined]
+    gemv.launch_bounds = (THREADS, 4 if most <= 2 else 2)  # type: ignore[attr-defined]
     return gemv

@@ -1,4 +1,4 @@
-"""Single convolutions for the tests of their kernels: data, the reference's answer, and a launch on the simulator."""
+"""Single convolutions for tests and ladder of the CUDA kernels: data, the answer by definition, a launch."""
 
 from __future__ import annotations
 
@@ -139,20 +139,39 @@ def _strides(name: str, height: int, width: int, pixel: int) -> dict[str, int]:
     return {f"{name}_image": height * width * pixel, f"{name}_row": width * pixel, f"{name}_pixel": pixel}
 
 
-def run(case: Case, choice: Choice, data: Data) -> tuple[Array, Array, Array]:
-    """The result [N, H, W, pixel] of a launch in this process, where numba.cuda is its simulator; and what the launch
-    left in the counters, and the result of a second launch over the first."""
+def run(case: Case, choice: Choice, data: Data, function: Any = None) -> tuple[Array, Array, Array]:
+    """The result [N, H, W, pixel] of a launch in this process, on the GPU or in numba.cuda's simulator; and what the
+    launch left in the counters, and the result of a second launch over the first.
+
+    function: the kernel's Python function, where it is none of the package.
+    """
     from netdsl.backends.cuda.simt import cuda
 
-    function = choice.kernel.build()
+    function = function or choice.kernel.build()
     named, place = arguments(case, choice, data)
     kernel = cuda.jit(function)
     results = []
     for _ in range(2 if choice.counters else 1):
         with np.errstate(all="ignore"):
-            kernel[choice.geometry.grid, choice.geometry.block](
-                *(named[name] for name in inspect.signature(function).parameters)
-            )
+            kernel[choice.geometry.grid, choice.geometry.block](*values(function, named))
         results.append(named["arena"][place].copy())
     shape = (case.images, *case.size, lanes(case.features) + case.apart)
     return results[0].reshape(shape), named["counters"], results[-1].reshape(shape)
+
+
+def values(function: Any, named: dict[str, Any]) -> list[Any]:
+    """Arguments in the order of the kernel's parameters, 32 bits wide where it wants them so."""
+    narrow = getattr(function, "narrow", ())
+    found = ((name, named[name]) for name in inspect.signature(function).parameters)
+    return [np.int32(value) if name in narrow else value for name, value in found]
+
+
+FLOATS = {"low", "high", "a"}
+ARRAYS = {"arena": "float32[]", "w": "float32[]", "bias": "float32[]", "counters": "int32[]"}
+
+
+def signature(function: Any) -> tuple[str, ...]:
+    """Types of a kernel's parameters, as the lowering passes them."""
+    narrow = getattr(function, "narrow", ())
+    names = inspect.signature(function).parameters
+    return tuple(ARRAYS.get(n) or ("float32" if n in FLOATS else "int32" if n in narrow else "int64") for n in names)
