@@ -108,6 +108,48 @@ def test_memory_is_given_back_and_its_lack_is_said(virtual: Simulator) -> None:
     assert "error[cuda-memory]: not enough GPU memory for" in said
 
 
+class Foreign:
+    """An array of another library: some memory of the card under the CUDA array interface."""
+
+    def __init__(self, values: np.ndarray, **facts: Any) -> None:
+        from netdsl.backends.cuda import device
+
+        self.memory = device.runtime().upload(values)
+        self.__cuda_array_interface__ = {
+            "shape": values.shape, "typestr": values.dtype.str, "data": (self.memory.address, True), "version": 3,
+        } | facts  # fmt: skip
+
+
+def _foreign(x: np.ndarray) -> tuple[Any, ...]:
+    fake, _ = _program()
+    import netdsl
+
+    net = netdsl.compile(TEXT, random_weights(build(TEXT), 1), device="cuda")
+    whole = tuple(np.cumprod((4, *x.shape[:0:-1]))[::-1].tolist())
+    y = net(Foreign(x))
+    again = net(Foreign(x, strides=whole, stream=7))
+    waited = fake.log.count("cuStreamSynchronize")
+    said = []
+    for wrong in (Foreign(x.astype(np.float64)), Foreign(x, strides=whole[::-1]), Foreign(x[0])):
+        try:
+            net(wrong)
+        except netdsl.NetError as error:
+            said.append(error.render())
+    chained = netdsl.compile("netdsl 1\nnet head {\n input v 3\n scale\n}\n", "random", device="cuda")(y)
+    return type(y).__name__, y.numpy(), np.asarray(again), waited, said, chained.shape, net.device_name
+
+
+def test_arrays_of_other_libraries_are_read_where_they_lie(virtual: Simulator) -> None:
+    _, x, expected = case()
+    kind, first, again, waited, said, chained, name = virtual.apply(_foreign, x)
+    np.testing.assert_allclose(first, expected, atol=1e-5)
+    assert kind == "DeviceTensor" and np.array_equal(first, again) and chained == (2, 3)
+    assert waited == 3 and "a virtual card" in name  # one for each call, one for the stream that is named
+    assert "must be contiguous float32, found float64" in said[0] and "x.float().contiguous()" in said[0]
+    assert "must be contiguous float32, found float32 with strides" in said[1]
+    assert "must be [N, 3, 6, 5], found [3, 6, 5]" in said[2]
+
+
 def _packed() -> tuple[Any, Any]:
     import virtual_driver
 

@@ -90,6 +90,49 @@ def test_the_driver_has_every_function_that_is_called() -> None:
             assert any(hasattr(home, word) for home in homes), word
 
 
+def driver_is_there() -> bool:
+    from cuda.bindings import driver
+
+    try:
+        driver.cuInit(0)
+    except Exception:
+        return False
+    return True
+
+
+def test_the_driver_takes_arguments_of_the_types_that_are_passed() -> None:
+    """Arguments are converted before the library is called: without a driver, a wrong type is the other error."""
+    from cuda.bindings import driver as cu
+
+    if driver_is_there():
+        pytest.skip("there is a driver: these calls would reach it")
+    words = np.zeros(16, np.uint64).ctypes.data
+    event, function, graph, ready = cu.CUevent(5), cu.CUfunction(5), cu.CUgraph(5), cu.CUgraphExec(5)
+    shared = cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    calls: dict[str, tuple[Any, ...]] = {
+        "cuDevicePrimaryCtxRetain": (0,), "cuCtxSetCurrent": (cu.CUcontext(5),), "cuMemGetInfo": (),
+        "cuMemAlloc": (64,), "cuMemFree": (4096,), "cuMemcpyHtoD": (4096, words, 64), "cuCtxSynchronize": (),
+        "cuStreamCreate": (cu.CUstream_flags.CU_STREAM_NON_BLOCKING.value,), "cuStreamDestroy": (5,),
+        "cuMemcpyHtoDAsync": (4096, words, 64, 5), "cuMemcpyDtoHAsync": (words, 4096, 64, 5),
+        "cuEventCreate": (cu.CUevent_flags.CU_EVENT_DISABLE_TIMING.value,), "cuEventRecord": (event, 1),
+        "cuStreamWaitEvent": (5, event, 0), "cuEventDestroy": (event,), "cuStreamSynchronize": (5,),
+        "cuModuleLoadData": (b"code",), "cuModuleGetFunction": (cu.CUmodule(5), b"name"),
+        "cuFuncSetAttribute": (function, shared, 65536),
+        "cuLaunchKernel": (function, 1, 1, 1, 32, 1, 1, 0, 5, words, 0),
+        "cuStreamBeginCapture": (5, cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED),
+        "cuStreamEndCapture": (5,), "cuGraphInstantiate": (graph, 0), "cuGraphLaunch": (ready, 5),
+        "cuGraphExecDestroy": (ready,), "cuGraphDestroy": (graph,), "cuEventSynchronize": (event,),
+        "cuEventElapsedTime": (event, event), "cuDriverGetVersion": (), "cuDeviceGetCount": (),
+        "cuDeviceGetAttribute": (cu.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, 0),
+        "cuDeviceGetName": (128, 0), "cuDeviceTotalMem": (0,),
+    }  # fmt: skip
+    for name, arguments in calls.items():
+        with pytest.raises(RuntimeError, match=r"(?i)driver|libcuda"):
+            getattr(cu, name)(*arguments)
+    with pytest.raises(TypeError):
+        cu.cuMemAlloc("many")
+
+
 COPY = Kernel("measure", "copy")
 LOAD = f"""
     import sys

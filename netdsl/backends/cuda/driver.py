@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -25,6 +26,7 @@ DEFAULT_STREAM = 1  # what DLPack and the CUDA array interface call the legacy d
 ARRAY_WORDS = 7  # parameters that numba.cuda makes of a flat array: two unused, size, item size, address, shape, stride
 
 _thread = threading.local()
+_process = os.getpid()  # a fork has no part in what its parent has on the GPU
 
 
 def call(answer: tuple[Any, ...], what: str = "a call of the driver") -> Any:
@@ -71,7 +73,7 @@ class Memory:
 
     def __del__(self) -> None:
         with suppress(Exception):  # the driver may be gone already when the process ends
-            if self.address:
+            if self.address and os.getpid() == _process:
                 enter()
                 cu.cuMemFree(self.address)
 
@@ -121,7 +123,7 @@ class Stream:
 
     def __del__(self) -> None:
         with suppress(Exception):  # the driver may be gone already when the process ends
-            if self.handle:
+            if self.handle and os.getpid() == _process:
                 enter()
                 cu.cuStreamDestroy(self.handle)
 
@@ -231,7 +233,7 @@ class LaunchGraph:
         try:
             record()
         finally:
-            answer = cu.cuStreamEndCapture(stream.handle)
+            answer = cu.cuStreamEndCapture(stream.handle)  # also after an error: the stream is to be used again
         self._graph = call(answer, "recording")
         self._ready = call(cu.cuGraphInstantiate(self._graph, 0), "recording")
 
@@ -240,9 +242,9 @@ class LaunchGraph:
 
     def __del__(self) -> None:
         with suppress(Exception):  # the driver may be gone already when the process ends
-            if self._ready is not None:
+            if self._ready is not None and os.getpid() == _process:
+                enter()
                 cu.cuGraphExecDestroy(self._ready)
-            if self._graph is not None:
                 cu.cuGraphDestroy(self._graph)
 
 
