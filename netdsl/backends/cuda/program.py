@@ -57,8 +57,13 @@ def make_plan(
     graph: Graph, bank: WeightBank, images: int, precision: str = "float32", target: Target | None = None
 ) -> Plan:
     """Plan a rewritten graph for a number of images."""
-    planner = Planner(graph, bank, images, precision, target or Target())
+    planner = Planner(graph, bank, images, precision, target)
     plan_steps(planner)
+    return placed(planner)
+
+
+def placed(planner: Planner) -> Plan:
+    """The steps of a planner with every buffer's place: where lives do not overlap, buffers share the arena."""
     first = [len(planner.steps)] * len(planner.floats)
     last = [0] * len(planner.floats)
     for i, step in enumerate(planner.steps):
@@ -67,7 +72,9 @@ def make_plan(
     buffers = [Buffer(4 * n, f, e) for n, f, e in zip(planner.floats, first, last, strict=True)]
     offsets, size = allocate(buffers)
     wanted = [a.count for s in planner.steps for a in s.arguments.values() if isinstance(a, Counters)]
-    return Plan(images, tuple(planner.steps), tuple(o // 4 for o in offsets), -(-size // 4), max(wanted, default=0))
+    return Plan(
+        planner.images, tuple(planner.steps), tuple(o // 4 for o in offsets), -(-size // 4), max(wanted, default=0)
+    )
 
 
 @dataclass(frozen=True)
