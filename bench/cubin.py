@@ -1,7 +1,7 @@
 """CUDA kernels compiled to machine code on a machine without a GPU: registers, shared memory, spills, instructions.
 
-Needs numba-cuda and NVIDIA's compilers from the package index:
-pip install 'netdsl[cuda13]' nvidia-cuda-nvcc nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm
+Needs numba-cuda and NVIDIA's disassembler from the package index:
+pip install 'netdsl[cuda13]' nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-Capability = tuple[int, int]
+from netdsl.backends.cuda.jit import Capability, compile_kernel
+from netdsl.backends.cuda.steps import Kernel
 
-INSTALL = "pip install 'netdsl[cuda13]' nvidia-cuda-nvcc nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm"
+INSTALL = "pip install 'netdsl[cuda13]' nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm"
+FLOATS = {"low", "high", "a"}  # parameters of kernels of convolutions that are no int64
+ARRAYS = {"arena": "float32[]", "w": "float32[]", "bias": "float32[]", "counters": "int32[]"}
 REGISTERS = 65536  # of a multiprocessor, of every capability named here (CUDA programming guide, 16.2)
 WARPS = {(7, 5): 32, (8, 0): 64, (9, 0): 64}  # resident warps of a multiprocessor
 BLOCKS = {(7, 5): 16, (8, 0): 32, (9, 0): 32}  # resident blocks of a multiprocessor
@@ -33,7 +35,7 @@ RESERVED = {(7, 5): 0, (8, 0): 1024, (9, 0): 1024}  # bytes of it that the syste
 class Cubin:
     """What a kernel needs on one kind of GPU.
 
-    spills          bytes stored to and loaded from local memory for want of registers, and of local arrays
+    spills          bytes of a thread's memory for what finds no register, local arrays included
     instructions    how often each instruction stands in the machine code
     """
 
@@ -65,7 +67,7 @@ class Cubin:
 def missing() -> str | None:
     """Why kernels cannot be compiled here, or None."""
     lacking = [name for name in ("numba_cuda", "cuda") if importlib.util.find_spec(name) is None]
-    lacking += [name for name in ("ptxas", "cuobjdump", "nvdisasm") if _tool(name) is None]
+    lacking += [name for name in ("cuobjdump", "nvdisasm") if _tool(name) is None]
     return f"{', '.join(lacking)} not found: {INSTALL}" if lacking else None
 
 
@@ -79,41 +81,24 @@ def _tool(name: str) -> str | None:
     return shutil.which(name)
 
 
-def compile_kernel(function: Callable[..., None], signature: tuple[str, ...], capability: Capability) -> Cubin:
-    """A kernel's Python function, with its types as "int64", "float32[]", …, for one compute capability.
-
-    Raises RuntimeError with the assembler's words where it refuses.
-    """
-    import numba
-    from numba import cuda
-
-    def kind(name: str) -> Any:
-        if name.endswith("[]"):
-            return numba.types.Array(getattr(numba, name[:-2]), 1, "C")
-        return getattr(numba, name)
-
-    bounds = getattr(function, "launch_bounds", None)
-    options: dict[str, Any] = {"launch_bounds": bounds} if bounds else {}
-    types = tuple(kind(name) for name in signature)
-    ptx, _ = cuda.compile(function, types, device=False, abi="numba", cc=capability, output="ptx", **options)
-    return assemble(ptx, capability)
+def compiled(kernel: Kernel, capability: Capability) -> Cubin:
+    """A kernel of convolutions, compiled as it is for a network, for one compute capability."""
+    kinds = {name: ARRAYS.get(name, "float32" if name in FLOATS else "int64") for name in kernel.parameters}
+    return examined(compile_kernel(kernel, kinds, capability).code, capability)
 
 
-def assemble(ptx: str, capability: Capability) -> Cubin:
-    """PTX text assembled. Raises RuntimeError with the assembler's words where it refuses."""
+def examined(code: bytes, capability: Capability) -> Cubin:
+    """What machine code of one kernel needs. Raises RuntimeError where NVIDIA's programs cannot read it."""
     with tempfile.TemporaryDirectory() as folder:
-        source, made = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
-        source.write_text(ptx, encoding="utf-8")
-        report = _run("ptxas", "-v", f"-arch=sm_{capability[0]}{capability[1]}", str(source), "-o", str(made))
-        listing = _run("cuobjdump", "-sass", str(made))
-    found = re.search(r"Used (\d+) registers", report)
-    assert found is not None, report
-    stack = max(map(int, re.findall(r"(\d+) bytes stack frame", report)), default=0)
-    spilled = sum(map(int, re.findall(r"(\d+) bytes spill", report)))
-    shared = re.search(r"(\d+) bytes smem", report)
+        path = Path(folder, "kernel.cubin")
+        path.write_bytes(code)
+        usage = _run("cuobjdump", "-res-usage", str(path))
+        listing = _run("cuobjdump", "-sass", str(path))
+    found = {name: int(value) for name, value in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", usage)}
     names = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", listing, re.MULTILINE)
     counts = Counter(name for predicate, name in names if predicate.strip() != "@!PT")  # those are never executed
-    return Cubin(capability, int(found[1]), int(shared[1]) if shared else 0, max(stack, spilled), counts)
+    shared = found["SHARED"] - (RESERVED[capability] if capability >= (9, 0) else 0)  # counted in from there on
+    return Cubin(capability, found["REG"], shared, found["STACK"] + found["LOCAL"], counts)
 
 
 def _run(name: str, *arguments: str) -> str:

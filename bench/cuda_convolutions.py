@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from netdsl.backends.cuda.steps import Kernel
 from netdsl.backends.cuda.tiles import Choice, ConvShape
 from netdsl.ops.conv import correlate
 from netdsl.ops.window import pad_map
@@ -139,39 +140,22 @@ def _strides(name: str, height: int, width: int, pixel: int) -> dict[str, int]:
     return {f"{name}_image": height * width * pixel, f"{name}_row": width * pixel, f"{name}_pixel": pixel}
 
 
-def run(case: Case, choice: Choice, data: Data, function: Any = None) -> tuple[Array, Array, Array]:
+def run(case: Case, choice: Choice, data: Data) -> tuple[Array, Array, Array]:
     """The result [N, H, W, pixel] of a launch in this process, on the GPU or in numba.cuda's simulator; and what the
-    launch left in the counters, and the result of a second launch over the first.
-
-    function: the kernel's Python function, where it is none of the package.
-    """
+    launch left in the counters, and the result of a second launch over the first."""
     from netdsl.backends.cuda.simt import cuda
 
-    function = function or choice.kernel.build()
     named, place = arguments(case, choice, data)
-    kernel = cuda.jit(function)
+    kernel = cuda.jit(choice.kernel.build())
     results = []
     for _ in range(2 if choice.counters else 1):
         with np.errstate(all="ignore"):
-            kernel[choice.geometry.grid, choice.geometry.block](*values(function, named))
+            kernel[choice.geometry.grid, choice.geometry.block](*values(choice.kernel, named))
         results.append(named["arena"][place].copy())
     shape = (case.images, *case.size, lanes(case.features) + case.apart)
     return results[0].reshape(shape), named["counters"], results[-1].reshape(shape)
 
 
-def values(function: Any, named: dict[str, Any]) -> list[Any]:
+def values(kernel: Kernel, named: Mapping[str, Any]) -> list[Any]:
     """Arguments in the order of the kernel's parameters, 32 bits wide where it wants them so."""
-    narrow = getattr(function, "narrow", ())
-    found = ((name, named[name]) for name in inspect.signature(function).parameters)
-    return [np.int32(value) if name in narrow else value for name, value in found]
-
-
-FLOATS = {"low", "high", "a"}
-ARRAYS = {"arena": "float32[]", "w": "float32[]", "bias": "float32[]", "counters": "int32[]"}
-
-
-def signature(function: Any) -> tuple[str, ...]:
-    """Types of a kernel's parameters, as the lowering passes them."""
-    narrow = getattr(function, "narrow", ())
-    names = inspect.signature(function).parameters
-    return tuple(ARRAYS.get(n) or ("float32" if n in FLOATS else "int32" if n in narrow else "int64") for n in names)
+    return [np.int32(named[name]) if name in kernel.narrow else named[name] for name in kernel.parameters]

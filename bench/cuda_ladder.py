@@ -26,7 +26,7 @@ import numpy as np
 from numba import float32
 
 import cubin
-from cuda_convolutions import Case, Data, arguments, draw, expected, run, signature, values
+from cuda_convolutions import Case, Data, arguments, draw, expected, run, values
 from netdsl.backends.cuda.packing import pack_gemm
 from netdsl.backends.cuda.simt import cuda
 from netdsl.backends.cuda.steps import Geometry, Kernel, one_each
@@ -42,18 +42,24 @@ SLOWEST_PIXELS = 4096  # chosen: results compared with the definition, which Num
 
 @dataclass(frozen=True)
 class Rung:
-    """A kernel and its launch. function: its Python function, where it is not one of the package."""
+    """A kernel and its launch."""
 
     name: str
     choice: Choice
     precision: str
-    function: Callable[..., None]
 
 
-def _lower(case: Case, name: str, function: Callable[..., None], geometry: Geometry) -> Rung:
+class OwnKernel(Kernel):
+    """A kernel of this file."""
+
+    def build(self) -> Callable[..., None]:
+        return OWN[self.factory](*self.constants)
+
+
+def _lower(case: Case, name: str, factory: str, constants: tuple[Any, ...], geometry: Geometry) -> Rung:
     pack = partial(pack_gemm, groups=1, precision="float32")
-    choice = Choice(Kernel("bench", function.__name__), geometry, pack, (), gemm_arguments(case.shape))
-    return Rung(name, choice, "float32", function)
+    kernel = OwnKernel("cuda_ladder", factory, constants)
+    return Rung(name, Choice(kernel, geometry, pack, (), gemm_arguments(case.shape)), "float32")
 
 
 def _one_result(of: str) -> Callable[..., None]:
@@ -135,6 +141,9 @@ def _tiled(side: int, each: int) -> Callable[..., None]:
     return tiled
 
 
+OWN: dict[str, Callable[..., Callable[..., None]]] = {"one_result": _one_result, "tiled": _tiled}
+
+
 def rungs(case: Case, target: Target = NEW) -> list[Rung]:
     """All rungs for one convolution, from the lowest up."""
     what = case.shape
@@ -144,10 +153,10 @@ def rungs(case: Case, target: Target = NEW) -> list[Rung]:
         return Geometry((-(-what.pixels // side) * -(-what.columns // side), 1, 1), (256, 1, 1))
 
     found = [
-        _lower(case, "a thread for each result, along pixels", _one_result("pixels"), one_each(results)),
-        _lower(case, "along channels: coalesced", _one_result("columns"), one_each(results)),
-        _lower(case, "slices in shared memory", _tiled(16, 1), blocks(16)),
-        _lower(case, "4x4 results in registers", _tiled(64, 4), blocks(64)),
+        _lower(case, "a thread for each result, along pixels", "one_result", ("pixels",), one_each(results)),
+        _lower(case, "along channels: coalesced", "one_result", ("columns",), one_each(results)),
+        _lower(case, "slices in shared memory", "tiled", (16, 1), blocks(16)),
+        _lower(case, "4x4 results in registers", "tiled", (64, 4), blocks(64)),
     ]
     upper: list[tuple[str, Tile, str, Target]] = [
         ("8x4, 16-byte loads, next slice in registers", FMA_TILES[2], "float32", OLD),
@@ -159,13 +168,13 @@ def rungs(case: Case, target: Target = NEW) -> list[Rung]:
     ]
     for name, tile, precision, kind in upper:
         choice = gemm_choice(replace(what, precision=precision), kind, tile, 1)
-        found.append(Rung(name, choice, precision, choice.kernel.build()))
+        found.append(Rung(name, choice, precision))
     return found
 
 
 def compiled(rung: Rung, capability: cubin.Capability) -> Record:
     """What the compiler made of a rung."""
-    code = cubin.compile_kernel(rung.function, signature(rung.function), capability)
+    code = cubin.compiled(rung.choice.kernel, capability)
     threads = rung.choice.geometry.threads
     return {
         "rung": rung.name, "precision": rung.precision, "registers": code.registers, "shared_bytes": code.shared_bytes,
@@ -176,7 +185,7 @@ def compiled(rung: Rung, capability: cubin.Capability) -> Record:
 def error(case: Case, rung: Rung) -> float:
     """The largest difference from the definition, as part of the largest value; on the GPU, or in the simulator."""
     data = draw(case)
-    found, _, _ = run(case, rung.choice, data, rung.function)
+    found, _, _ = run(case, rung.choice, data)
     wanted = expected(case, data)
     difference = found[..., : case.features].transpose(0, 3, 1, 2) - wanted
     return float(np.abs(difference).max() / np.abs(wanted).max())
@@ -186,10 +195,10 @@ def seconds(case: Case, rung: Rung, data: Data, rounds: int) -> float:
     """Median time of a launch on the GPU, by events, after warm-up."""
     named, _ = arguments(case, rung.choice, data)
     held = {name: cuda.to_device(value) if isinstance(value, np.ndarray) else value for name, value in named.items()}
-    bounds = getattr(rung.function, "launch_bounds", None)
-    kernel = cuda.jit(rung.function) if bounds is None else cuda.jit(launch_bounds=bounds)(rung.function)
+    function = rung.choice.kernel.build()
+    kernel = cuda.jit(launch_bounds=getattr(function, "launch_bounds", None))(function)
     launch = kernel[rung.choice.geometry.grid, rung.choice.geometry.block]
-    given = values(rung.function, held)
+    given = values(rung.choice.kernel, held)
     return _median_seconds(lambda: launch(*given), rounds)
 
 

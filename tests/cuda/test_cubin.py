@@ -10,7 +10,6 @@ from collections.abc import Iterator
 import pytest
 
 import cubin
-from cuda_convolutions import signature
 from netdsl.backends.cuda.tiles import (
     FEW_IMAGES,
     FMA_TILES,
@@ -42,7 +41,7 @@ WINDOWS = (((3, 3), (1, 1)), ((3, 3), (2, 2)), ((5, 5), (1, 1)), ((5, 5), (2, 2)
 
 def made(choice: Choice, capability: tuple[int, int]) -> cubin.Cubin:
     """A kernel's code, with what holds of every kernel asserted."""
-    code = cubin.compile_kernel(choice.kernel.build(), signature(choice.kernel.build()), capability)
+    code = cubin.compiled(choice.kernel, capability)
     threads, resident = choice.kernel.build().launch_bounds  # type: ignore[attr-defined]
     assert threads == choice.geometry.threads
     assert code.spills == 0 and code.count("LDL") == code.count("STL") == 0

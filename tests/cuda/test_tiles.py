@@ -120,6 +120,7 @@ def test_counts_beyond_32_bits() -> None:
     assert choose(shape(200_000, 112, 64, 64), HOPPER) is None
     assert choose(shape(1, 1, 100_000, 30_000, 1), HOPPER) is None
     assert choose(shape(1, 40_000, 4, 4), HOPPER) is None  # a corner takes 16 bits
+    assert choose(shape(1, 8, 4, 4, dilation=(20_000, 1)), HOPPER) is None
 
 
 def test_precisions_of_a_target() -> None:

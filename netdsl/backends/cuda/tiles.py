@@ -180,7 +180,12 @@ def choose(shape: ConvShape, target: Target) -> Choice | None:
 
 def _countable(shape: ConvShape) -> bool:
     """Whether the counts fit the 32 or 16 bits that kernels keep them in, and the groups the grid."""
-    sides = max(shape.height * shape.stride[0] + shape.kernel[0], shape.width * shape.stride[1] + shape.kernel[1])
+    sides = max(
+        size * stride + taps * max(1, abs(dilation))
+        for size, stride, taps, dilation in zip(
+            (shape.height, shape.width), shape.stride, shape.kernel, shape.dilation, strict=True
+        )
+    )
     weights = shape.groups * (shape.slices + 1) * SLICE * shape.columns
     return max(shape.pixels + 128, weights) <= MOST and sides <= MOST_SIDE and shape.groups <= GRID_SIDE
 
