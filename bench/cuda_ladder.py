@@ -162,9 +162,9 @@ def rungs(case: Case, target: Target = NEW) -> list[Rung]:
         ("8x4, 16-byte loads, next slice in registers", FMA_TILES[2], "float32", OLD),
         ("8x4, asynchronous copies, three slices", FMA_TILES[2], "float32", target),
         ("8x8, asynchronous copies, three slices", FMA_TILES[0], "float32", target),
-        ("tensor cores, tf32", MMA_TILES[0], "tf32", target),
-        ("tensor cores, float16", MMA_TILES[0], "float16", target),
-        ("tensor cores, bfloat16", MMA_TILES[0], "bfloat16", target),
+        ("tensor cores, tf32", MMA_TILES[1], "tf32", target),
+        ("tensor cores, float16", MMA_TILES[1], "float16", target),
+        ("tensor cores, bfloat16", MMA_TILES[1], "bfloat16", target),
     ]
     for name, tile, precision, kind in upper:
         choice = gemm_choice(replace(what, precision=precision), kind, tile, 1)

@@ -31,7 +31,15 @@ TURING, AMPERE, HOPPER = (7, 5), (8, 0), (9, 0)
 # Registers of a thread. What was measured, and the few that another version of the assembler may want more.
 GEMM_REGISTERS = {(128, 64): 168, (128, 32): 120, (64, 64): 112, (64, 32): 80, (32, 64): 80, (32, 32): 80}
 TURING_REGISTERS = {(128, 64): 192, (128, 32): 144, (64, 64): 128, (64, 32): 96, (32, 64): 96, (32, 32): 96}
-MMA_REGISTERS = {(128, 128): 255, (128, 64): 168, (64, 64): 128, (64, 32): 80, (32, 64): 80, (32, 32): 64}
+MMA_REGISTERS = {
+    (256, 128): 255,
+    (128, 128): 255,
+    (128, 64): 168,
+    (64, 64): 128,
+    (64, 32): 80,
+    (32, 64): 80,
+    (32, 32): 64,
+}
 GEMV_REGISTERS = {1: 64, 2: 64, 4: 128, 8: 128}
 DEPTHWISE_REGISTERS = 136
 

@@ -149,6 +149,7 @@ FMA_TILES = (
     Tile(32, 32, (4, 4), 64, 4, 8, 64),
 )
 MMA_TILES = (
+    Tile(256, 128, (64, 64), 256, 2, 1, 600),
     Tile(128, 128, (64, 64), 128, 3, 2, 560),
     Tile(128, 64, (64, 32), 128, 3, 3, 480),
     Tile(64, 64, (32, 32), 128, 3, 4, 360),
@@ -236,18 +237,21 @@ def cycles(shape: ConvShape, target: Target, tile: Tile, splits: int) -> float:
     """Estimated clock cycles of the whole product.
 
     Blocks are dealt to multiprocessors evenly. One is as fast as its warps can hide latency, half as fast at three of
-    them, and no faster than its slices arrive. The last block of a tile reads the others' sums.
+    them, and no faster than its slices arrive. Blocks that share a depth write their sums, and the last reads them all.
     """
-    blocks = -(-shape.pixels // tile.block_m) * -(-shape.columns // tile.block_n) * shape.groups * splits
-    each = -(-blocks // target.multiprocessors)
+    tiles = -(-shape.pixels // tile.block_m) * -(-shape.columns // tile.block_n) * shape.groups
+    each = -(-tiles * splits // target.multiprocessors)
     together = min(each, tile.resident)
     warps = together * tile.threads / 32
-    factor = 2 if shape.precision in ("float16", "bfloat16") else 1
-    slices = -(-shape.slices // splits)
-    multiply = slices * SLICE * tile.area / (tile.speed * factor * warps / (warps + 3))
-    arrive = slices * SLICE * (tile.block_m + tile.block_n) / FLOATS_PER_CYCLE
+    half = 2 if shape.precision in ("float16", "bfloat16") else 1
+    depth = -(-shape.slices // splits) * SLICE
+    multiply = depth * tile.area / (tile.speed * half * warps / (warps + 3))
+    arrive = depth * (tile.block_m + tile.block_n / half) / FLOATS_PER_CYCLE
     rounds = -(-each // together)
-    meet = SHARING + splits * tile.area / (4 * FLOATS_PER_CYCLE) if splits > 1 else 0
+    meet = 0.0
+    if splits > 1:
+        passed = each + splits * -(-tiles // target.multiprocessors)  # tiles of sums written and read
+        meet = SHARING + passed * tile.area / FLOATS_PER_CYCLE
     return each * max(multiply, arrive) + rounds * LATENCY + meet
 
 
