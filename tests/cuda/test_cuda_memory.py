@@ -79,8 +79,11 @@ TANGLES = {
     "joined twice": "a: conv 4 1x1\n concat a\n b: conv 4 1x1\n concat a b",
     "joins in joins": "branches concat { branches concat { conv 4 1x1\n conv 8 1x1 }\n conv 5 1x1 }\n maxpool 2x2",
     "residuals in a row": "conv 4 1x1\n repeat 3 { residual { conv 4 3x3 pad=1 | relu | conv 4 3x3 pad=1 }\n relu }",
-    "a residual read again": "a: conv 4 1x1\n residual { conv 4 3x3 pad=1 }\n add a",
-    "a residual flattened": "a: conv 4 1x1\n residual { 1x1 4 }\n flatten | b: dense 5\n from a\n flatten | dense 5\n add b",
+    "a residual read again": "a: conv 4 1x1\n residual { 1x1 6 | 1x1 4 }\n add a",
+    "a residual flattened before": "a: 1x1 4\n f: flatten\n from a\n residual { 1x1 6 | 1x1 4 }\n output one\n"
+    " from f\n dense 5\n output two",
+    "a residual joined before": "s: 1x1 4 | a: 1x1 4\n concat s\n output one\n from a\n residual { 1x1 6 | 1x1 4 }\n"
+    " output two",
     "outputs on the way": "conv 4 1x1\n output first\n residual { conv 4 3x3 pad=1 }\n output last",
     "one pixel flattened": "avgpool global | flatten | a: dense 6 | relu | dense 6 | add a",
     "phases": "conv 4 1x1\n residual { conv 4 2x2 stride=2 | deconv 4 2x2 stride=2 }",

@@ -63,7 +63,7 @@ CONCATS = {
 HALF = "residual { conv 4 1x1 }"
 RESIDUALS = {
     "a stage": "conv 4 3x3 pad=1\n repeat 2 { residual { conv 4 3x3 pad=1 | relu | conv 4 3x3 pad=1 }\n relu }",
-    "read again": "a: conv 4 1x1\n residual { conv 4 3x3 pad=1 }\n add a",
+    "read again": "a: conv 4 1x1\n residual { 1x1 6 | 1x1 4 }\n add a",
     "an output": "conv 4 1x1\n output first\n residual { conv 4 3x3 pad=1 }\n output last",
     "flattened": f"a: conv 4 1x1\n {HALF}\n flatten | b: dense 5\n from a\n flatten | dense 5\n add b",
     "joined besides": f"a: conv 4 1x1\n {HALF}\n concat a",
