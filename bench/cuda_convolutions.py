@@ -157,5 +157,26 @@ def run(case: Case, choice: Choice, data: Data) -> tuple[Array, Array, Array]:
 
 
 def values(kernel: Kernel, named: Mapping[str, Any]) -> list[Any]:
-    """Arguments in the order of the kernel's parameters, 32 bits wide where it wants them so."""
-    return [np.int32(named[name]) if name in kernel.narrow else named[name] for name in kernel.parameters]
+    """Arguments in the order of the kernel's parameters, integers 32 bits wide where it wants them so, else 64."""
+    widths = {name: np.int32 if name in kernel.narrow else np.int64 for name in kernel.parameters}
+    return [width(named[name]) if isinstance(named[name], int) else named[name] for name, width in widths.items()]
+
+
+def run_far(case: Case, choice: Choice, data: Data) -> Array:
+    """The result of a launch on the simulator, images 2^32 floats apart in an arena that holds only what is used."""
+    from netdsl.backends.cuda.simt import cuda
+
+    named, _ = arguments(case, choice, data)
+    arena, apart, far = named["arena"], 2**32, dict[int, Any]()
+    starts = {"x": 2**34, "r": 2**35, "y": 2**36}
+    for name, start in starts.items():
+        near, step = named[name], named[f"{name}_image"]
+        for n in range(case.images):
+            far.update(zip(range(start + n * apart, start + n * apart + step), arena[near + n * step :], strict=False))
+    size, step = choice.scratch, named["y_image"]
+    far.update(zip(range(2**37, 2**37 + size), arena[named["scratch"] :], strict=True))
+    moved = named | starts | {f"{name}_image": apart for name in starts} | {"arena": far, "scratch": 2**37}
+    kernel = cuda.jit(choice.kernel.build())
+    kernel[choice.geometry.grid, choice.geometry.block](*values(choice.kernel, moved))
+    found = [[far[starts["y"] + n * apart + i] for i in range(step)] for n in range(case.images)]
+    return np.array(found, np.float32).reshape(case.images, *case.size, lanes(case.features) + case.apart)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from simulated import Simulator
 
-from cuda_convolutions import Case, draw, expected, lanes, run
+from cuda_convolutions import Case, draw, expected, lanes, run, run_far
 from netdsl.backends.cuda.tiles import (
     FMA_TILES,
     MMA_TILES,
@@ -173,3 +173,23 @@ def test_nan_reaches_the_results_that_see_it_alone(simulate: Simulator, case: Ca
     with np.errstate(invalid="ignore"):
         reference = expected(case, data)
     np.testing.assert_array_equal(np.isnan(result[..., : case.features].transpose(0, 3, 1, 2)), np.isnan(reference))
+
+
+FAR = Case(2, 12, 5, 3, 3, (3, 3), pad=(1, 1, 1, 1), residual=True)
+
+
+@pytest.mark.parametrize(
+    ("case", "choice"),
+    [
+        (FAR, gemm_choice(FAR.shape, HOPPER, SMALL_FMA, 2)),
+        (FAR, gemm_choice(FAR.shape, TURING, SMALL_FMA, 1)),
+        (replace(FAR, precision="tf32"), gemm_choice(replace(FAR, precision="tf32").shape, HOPPER, SMALL_MMA, 2)),
+        (DENSE[2], gemv_choice(DENSE[2].shape, HOPPER)),
+        (replace(DEPTHWISE[0], images=2), depthwise_choice(replace(DEPTHWISE[0], images=2).shape)),
+    ],
+    ids=["gemm", "gemm-register", "mma", "gemv", "depthwise"],
+)
+def test_addresses_beyond_32_bits(simulate: Simulator, case: Case, choice: Choice) -> None:
+    """The same bits as near by, from maps 2^34 floats into the arena whose images lie 2^32 floats apart."""
+    near, _, _ = simulate.apply(run, case, choice, draw(case))
+    np.testing.assert_array_equal(simulate.apply(run_far, case, choice, draw(case)), near)
