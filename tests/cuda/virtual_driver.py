@@ -17,6 +17,7 @@ import numpy as np
 
 Result = enum.IntEnum("Result", ["CUDA_SUCCESS", "CUDA_ERROR_OUT_OF_MEMORY", "CUDA_ERROR_INVALID_VALUE"], start=0)
 FINE, NO_MEMORY, WRONG = Result  # type: ignore[misc]
+SYMBOL = "kernel"  # of every kernel, as kernels that were compiled in different processes may have the same
 BYTES = 1 << 26  # of the virtual card
 SUCCEED = (
     "cuInit", "cuCtxSetCurrent", "cuCtxSynchronize", "cuStreamSynchronize", "cuStreamDestroy", "cuEventRecord",
@@ -35,7 +36,8 @@ class VirtualDriver:
     def __init__(self) -> None:
         self.log: list[str] = []
         self.alive: dict[int, Any] = {}
-        self.kernels: dict[bytes, Any] = {}  # by symbol
+        self.kernels: dict[bytes, Any] = {}  # by code
+        self.modules: dict[int, Any] = {}
         self.recording: dict[int, list[Any]] = {}
         self.graphs: dict[int, list[Any]] = {}
         self._next = 1000
@@ -49,7 +51,7 @@ class VirtualDriver:
         if name in SUCCEED:
             self.log.append(name)
             return lambda *_: (FINE,)
-        if name in ("cuDevicePrimaryCtxRetain", "cuStreamCreate", "cuEventCreate", "cuModuleLoadData"):
+        if name in ("cuDevicePrimaryCtxRetain", "cuStreamCreate", "cuEventCreate"):
             return lambda *_: (FINE, self._number())
         raise AttributeError(name)
 
@@ -77,8 +79,13 @@ class VirtualDriver:
 
     cuMemcpyDtoHAsync = cuMemcpyHtoDAsync
 
+    def cuModuleLoadData(self, code: bytes) -> tuple[Any, ...]:
+        number = self._number()
+        self.modules[number] = self.kernels[code]
+        return FINE, number
+
     def cuModuleGetFunction(self, module: int, symbol: bytes) -> tuple[Any, ...]:
-        return FINE, self.kernels[symbol]
+        return (FINE, self.modules[module]) if symbol == SYMBOL.encode() else (WRONG, None)
 
     def cuLaunchKernel(self, kernel: Any, *rest: Any) -> tuple[Any, ...]:
         *sizes, shared, stream, pointers, extra = rest
@@ -156,8 +163,9 @@ def install() -> VirtualDriver:
     def load(kernel: Any, kinds: Any, capability: Any) -> jit.Compiled:
         types = tuple("int32" if p in kernel.narrow else kinds[p] for p in kernel.parameters)
         facts = SimpleNamespace(name=kernel.name, function=kernel.build(), virtual_types=types)
-        fake.kernels[kernel.name.encode()] = facts
-        return jit.Compiled(kernel.name, kernel.parameters, types, b"")
+        code = repr(kernel).encode()
+        fake.kernels[code] = facts
+        return jit.Compiled(SYMBOL, kernel.parameters, types, code)
 
     jit.load = load
     return fake

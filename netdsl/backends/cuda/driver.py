@@ -155,18 +155,18 @@ class Stream:
         call(cu.cuStreamSynchronize(self.handle), "running the network")
 
 
-_functions: dict[str, tuple[Any, Any]] = {}
+_functions: dict[jit.Compiled, tuple[Any, Any]] = {}  # by code: symbols are unique only where they were compiled
 _lock = threading.Lock()
 
 
 def _function(compiled: jit.Compiled) -> Any:
     """The driver's function of a kernel's machine code, loaded once in a process."""
     with _lock:
-        if compiled.symbol not in _functions:
+        if compiled not in _functions:
             enter()
             module = call(cu.cuModuleLoadData(compiled.code), "loading a kernel")
-            _functions[compiled.symbol] = module, call(cu.cuModuleGetFunction(module, compiled.symbol.encode()))
-        return _functions[compiled.symbol][1]
+            _functions[compiled] = module, call(cu.cuModuleGetFunction(module, compiled.symbol.encode()))
+        return _functions[compiled][1]
 
 
 class Launch:

@@ -17,6 +17,7 @@ import re
 import tempfile
 import threading
 import warnings
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -76,7 +77,8 @@ def _environment() -> str:
 
 
 def _path(kernel: Kernel, capability: Capability) -> Path:
-    return cache_folder() / f"{kernel.name}-sm{capability[0]}{capability[1]}-{_environment()}.cubin"
+    exact = zlib.crc32(repr(kernel).encode())  # a name may be that of several kernels
+    return cache_folder() / f"{kernel.name}-{exact:08x}-sm{capability[0]}{capability[1]}-{_environment()}.cubin"
 
 
 def is_cached(kernel: Kernel, capability: Capability) -> bool:
