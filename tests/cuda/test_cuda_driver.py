@@ -108,6 +108,26 @@ def test_memory_is_given_back_and_its_lack_is_said(virtual: Simulator) -> None:
     assert "error[cuda-memory]: not enough GPU memory for" in said
 
 
+def _old_card(precision: str) -> str:
+    import virtual_driver
+
+    from netdsl.backends import cuda
+    from netdsl.errors import DeviceError
+
+    virtual_driver.install(capability=(7, 5))
+    try:
+        cuda.lower(build(TEXT), random_weights(build(TEXT), 1), precision=precision)
+    except DeviceError as error:
+        return error.render()
+    return "runs"
+
+
+def test_an_old_card_has_no_tensor_cores_to_ask_for(virtual: Simulator) -> None:
+    said = virtual.apply(_old_card, "tf32")
+    assert "error[cuda-precision]: precision tf32 needs a GPU of compute capability 8.0 or later" in said
+    assert virtual.apply(_old_card, "float32") == "runs"
+
+
 class Foreign:
     """An array of another library: some memory of the card under the CUDA array interface."""
 

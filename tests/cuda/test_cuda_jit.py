@@ -120,6 +120,7 @@ def test_the_driver_takes_arguments_of_the_types_that_are_passed() -> None:
         "cuStreamWaitEvent": (5, event, 0), "cuEventDestroy": (event,), "cuStreamSynchronize": (5,),
         "cuModuleLoadData": (b"code",), "cuModuleGetFunction": (cu.CUmodule(5), b"name"),
         "cuFuncSetAttribute": (function, shared, 65536),
+        "cuFuncGetAttribute": (cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK, function),
         "cuLaunchKernel": (function, 1, 1, 1, 32, 1, 1, 0, 5, words, 0),
         "cuStreamBeginCapture": (5, cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED),
         "cuStreamEndCapture": (5,), "cuGraphInstantiate": (graph, 0), "cuGraphLaunch": (ready, 5),

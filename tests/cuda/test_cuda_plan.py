@@ -13,10 +13,12 @@ import pytest
 
 from netdsl.backends.cuda.demands import deconv_phases
 from netdsl.backends.cuda.planner import WeightBank
-from netdsl.backends.cuda.program import Plan, make_plan
+from netdsl.backends.cuda.program import TENSOR_CAPABILITY, Plan, make_plan
 from netdsl.backends.cuda.steps import BLOCK, MOST_BLOCKS, block_each, one_each, team
+from netdsl.backends.cuda.tiles import Target
 from netdsl.backends.cuda.views import LANES, Address, Data, Port, View, layout, padded
 from netdsl.graph.build import build
+from netdsl.model import PRECISIONS
 from netdsl.ops.deconv import Deconv
 from netdsl.passes import rewrite
 from netdsl.tensor import TensorType
@@ -32,8 +34,8 @@ class Unpacked(WeightBank):
         return Data(np.zeros(1, np.float32))
 
 
-def plan_of(name: str, images: int, precision: str = "float32") -> Plan:
-    return make_plan(rewrite(build(name)), Unpacked({}), images, precision)
+def plan_of(name: str, images: int, precision: str = "float32", target: Target | None = None) -> Plan:
+    return make_plan(rewrite(build(name)), Unpacked({}), images, precision, target)
 
 
 def extent(view: View, images: int) -> int:
@@ -73,6 +75,14 @@ def test_every_network_lowers(name: str) -> None:
     outer = [any(isinstance(a, Port) for a in s.arguments.values()) for s in plan.steps]
     first, end = plan.inner
     assert outer == [True] * first + [False] * (end - first) + [True] * (len(outer) - end)
+
+
+@pytest.mark.parametrize("target", [Target((7, 5), 40), Target((8, 6), 20), Target((9, 0), 132)], ids=str)
+@pytest.mark.parametrize("images", [1, 64])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "densenet121", "dcgan_generator"])
+def test_whatever_the_card(name: str, images: int, target: Target) -> None:
+    for precision in PRECISIONS if target.cc >= TENSOR_CAPABILITY else PRECISIONS[:1]:
+        check(plan_of(name, images, precision, target))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -31,6 +31,7 @@ class VirtualDriver:
     CUresult = Result
     CUstream_flags = SimpleNamespace(CU_STREAM_NON_BLOCKING=SimpleNamespace(value=1))
     CUevent_flags = SimpleNamespace(CU_EVENT_DISABLE_TIMING=SimpleNamespace(value=2))
+    CUfunction_attribute = SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK=0)
     CUstreamCaptureMode = SimpleNamespace(CU_STREAM_CAPTURE_MODE_RELAXED=2)
 
     def __init__(self) -> None:
@@ -86,6 +87,9 @@ class VirtualDriver:
 
     def cuModuleGetFunction(self, module: int, symbol: bytes) -> tuple[Any, ...]:
         return (FINE, self.modules[module]) if symbol == SYMBOL.encode() else (WRONG, None)
+
+    def cuFuncGetAttribute(self, attribute: int, kernel: Any) -> tuple[Any, ...]:
+        return FINE, 1024
 
     def cuLaunchKernel(self, kernel: Any, *rest: Any) -> tuple[Any, ...]:
         *sizes, shared, stream, pointers, extra = rest
@@ -146,7 +150,7 @@ def _interpret(kernel: Any, grid: Any, block: Any, shared: int, values: Any) -> 
     cuda.jit(kernel.function)[grid, block, 0, shared](*values)
 
 
-def install() -> VirtualDriver:
+def install(capability: tuple[int, int] = (9, 0)) -> VirtualDriver:
     """Put a virtual driver and card in place of real ones, in this process."""
     import netdsl.backends.cuda.simt  # numba.cuda looks for the packages that are replaced here
     from netdsl.backends.cuda import device, jit
@@ -158,7 +162,7 @@ def install() -> VirtualDriver:
     sys.modules["cuda.bindings"] = bindings
     sys.modules.pop("netdsl.backends.cuda.driver", None)
     vars(netdsl.backends.cuda).pop("driver", None)
-    device._opened = os.getpid(), device.Device("a virtual card", (9, 0), 132, BYTES)
+    device._opened = os.getpid(), device.Device("a virtual card", capability, 132, BYTES)
 
     def load(kernel: Any, kinds: Any, capability: Any) -> jit.Compiled:
         types = tuple("int32" if p in kernel.narrow else kinds[p] for p in kernel.parameters)

@@ -165,7 +165,11 @@ def _function(compiled: jit.Compiled) -> Any:
         if compiled not in _functions:
             enter()
             module = call(cu.cuModuleLoadData(compiled.code), "loading a kernel")
-            _functions[compiled] = module, call(cu.cuModuleGetFunction(module, compiled.symbol.encode()))
+            function = call(cu.cuModuleGetFunction(module, compiled.symbol.encode()), "loading a kernel")
+            # The driver loads code when it is first asked about; while launches are recorded it would be too late.
+            most = cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK
+            call(cu.cuFuncGetAttribute(most, function), "loading a kernel")
+            _functions[compiled] = module, function
         return _functions[compiled][1]
 
 
