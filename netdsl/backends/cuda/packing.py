@@ -16,7 +16,8 @@ def pack_gemm(weight: F32, groups: int, precision: str) -> F32:
     """[K, R, S, C / groups] to [groups, depth, columns], flat: row (r, s, c) of column k, zeros around.
 
     Channels are filled up to fours, the whole depth to slices, columns to fours. In half precision a row holds words of
-    two neighbouring depths, the first in the low half. The result is float32 in name; its bits are what counts.
+    two neighbouring depths, the first in the low half; in float16 values beyond 65504 become infinite. The result is
+    float32 in name; its bits are what counts.
     """
     k, r, s, c = weight.shape
     columns, chunks = -(-(k // groups) // 4) * 4, -(-c // 4)

@@ -129,13 +129,13 @@ def _make(
                 copies_commit()
             u, s, c = next_chunk(u, s, c, taps_w, chunks, step_r, step_s, step_c)
             at = int32(at + depth * columns)
-            multiply(buffer, here, tid, sums, lefts_now, rights_now)
+            multiply(buffer, here, sums, lefts_now, rights_now)
             if not asynchronous and count > ahead:
                 put(buffer, there, held, tid)
             here = int32(here + size if here < whole - size else 0)
             count = int32(count - 1)
 
-        tid, tile = thread_anew(), block_anew()
+        tid, tile = thread_anew(), block_anew()  # read anew: the loop above has no register to keep them in
         if splits > 1:
             tiles = int64(cuda.gridDim.x) * cuda.gridDim.y
             mine = tile + int64(cuda.gridDim.x) * cuda.blockIdx.y

@@ -29,7 +29,7 @@ def fma_product(block_m: int, block_n: int, rows: int, columns: int) -> Product:
         return np.int32(down), np.int32((warp & across - 1) * warp_n + 4 * (lane & 7))
 
     @device_function
-    def multiply(buffer, at, tid, sums, left, right):  # type: ignore[no-untyped-def]
+    def multiply(buffer, at, sums, left, right):  # type: ignore[no-untyped-def]
         row, column = place(thread_anew())
         from_left = at + row * SLICE
         from_right = at + left_size + column

@@ -45,7 +45,7 @@ def mma_product(block_m: int, block_n: int, warp_m: int, warp_n: int, precision:
         return buffer[at + left_size + depth * block_n + column_of_right(depth, column + 8 * j, True)]
 
     @device_function
-    def multiply_tf32(buffer, at, tid, sums, left, right):  # type: ignore[no-untyped-def]
+    def multiply_tf32(buffer, at, sums, left, right):  # type: ignore[no-untyped-def]
         now = thread_anew()
         row, column = place(now)
         lane = now & 31
@@ -73,7 +73,7 @@ def mma_product(block_m: int, block_n: int, warp_m: int, warp_n: int, precision:
     as_pair, mma = HALVES[precision]
 
     @device_function
-    def multiply_half(buffer, at, tid, sums, left, right):  # type: ignore[no-untyped-def]
+    def multiply_half(buffer, at, sums, left, right):  # type: ignore[no-untyped-def]
         now = thread_anew()
         row, column = place(now)
         lane = now & 31

@@ -19,10 +19,11 @@ class Product:
     pairs, spread           which permutation of chunks the loads need (gemm_stage.left_chunk, right_column)
     rows, row_step          a thread's results: so many rows, so far apart
     runs, run_step, run     in each row so many runs of `run` columns, so far apart
-    left, right             registers that hold what is multiplied
+    left, right             registers that it wants for what is multiplied
     place(tid)              a thread's first row and first column
-    multiply(buffer, at, tid, sums, left, right)
-                            adds the product of the slices at `at` to sums[(row * runs + its run) * run + column of run]
+    multiply(buffer, at, sums, left, right)
+                            adds the product of the slices at `at` to sums[(row * runs + which run) * run + column];
+                            it reads the thread's number anew, for places take fewer registers computed than kept
     """
 
     threads: int
