@@ -252,3 +252,9 @@ def test_a_gpu_that_is_not_there_is_said(netdsl: Netdsl, tiny: Path, monkeypatch
         done = netdsl(command, tiny, "--device", "cuda")
         assert done.status == 1
         assert "error[cuda-no-device]: the NVIDIA driver shows no GPU" in done.err
+
+
+def test_precisions_belong_to_a_gpu(netdsl: Netdsl, tiny: Path) -> None:
+    done = netdsl("run", tiny, "--device", "cpu", "--precision", "tf32")
+    assert done.status == 1
+    assert "error[precision-device]: precision tf32 needs the tensor cores of a GPU" in done.err

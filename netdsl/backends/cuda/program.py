@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,16 +86,16 @@ class OnDevice:
 
 
 class Bank:
-    """Constants on the device, each sent once and shared by all plans."""
+    """Constants on the device, each sent once and shared by all plans; they go with the last plan that has them."""
 
     def __init__(self) -> None:
-        self._sent: dict[int, tuple[Data, Any]] = {}  # by identity; the host's copy is kept, so identities stay theirs
+        self._sent: WeakKeyDictionary[Data, Any] = WeakKeyDictionary()
 
     def array(self, data: Data) -> Any:
-        found = self._sent.get(id(data))
+        found = self._sent.get(data)
         if found is None:
-            found = self._sent[id(data)] = data, device.runtime().upload(data.values)
-        return found[1]
+            found = self._sent[data] = device.runtime().upload(data.values)
+        return found
 
 
 class Workspace:
