@@ -24,6 +24,8 @@ SHARING = 2500  # chosen: cycles for blocks that share a tile to meet
 SHARED = 64 * 1024  # bytes of shared memory of a multiprocessor without asynchronous copies (capability 7.5)
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 FEW_IMAGES = 8  # chosen: up to so many pixels the weights are read once, not multiplied by tiles of empty rows
+STRIP = 4  # chosen: output pixels of a depthwise thread's line
+MOST_ACROSS = 16  # chosen: input pixels that such a line keeps in registers, four floats each
 
 
 @dataclass(frozen=True)
@@ -269,10 +271,6 @@ def gemv_choice(shape: ConvShape, target: Target) -> Choice:
         partial(pack_gemm, groups=1, precision="float32"), ("gemm", "float32"),
         arguments, shared * splits * 32 * images, shared,
     )  # fmt: skip
-
-
-STRIP = 4  # chosen: output pixels of a depthwise thread's line
-MOST_ACROSS = 16  # chosen: input pixels that such a line keeps in registers, four floats each
 
 
 def depthwise_choice(shape: ConvShape) -> Choice | None:

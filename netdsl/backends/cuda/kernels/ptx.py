@@ -132,7 +132,7 @@ else:
             near = builder.ptrtoint(builder.addrspacecast(target, ir.PointerType(_F32, 3)), _I32)
             source = builder.ptrtoint(_pointer(context, builder, kinds[2], arguments[2], arguments[3]), _I64)
             count = builder.select(arguments[4], _I32(16), _I32(0))
-            text = "cp.async.cg.shared.global [$0], [$1], 16, $2;"
+            text = "cp.async.cg.shared.global [$0], [$1], 16, $2;"  # chosen: .cg, past the first-level cache
             _asm(builder, ir.VoidType(), text, "r,l,r", [near, source, count])
             return context.get_dummy_value()
 
