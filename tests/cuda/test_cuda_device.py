@@ -94,7 +94,7 @@ def test_packages_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(DeviceError) as caught:
         device.find()
     assert caught.value.code == "cuda-packages"
-    assert "pip install 'netdsl[cuda13]'" in str(caught.value.hint)
+    assert "pip install -U 'netdsl[cuda13]'" in str(caught.value.hint)
 
 
 def test_a_fork_cannot_use_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

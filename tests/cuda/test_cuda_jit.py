@@ -23,7 +23,7 @@ import cubin
 from netdsl.backends.cuda import jit
 from netdsl.backends.cuda.program import make_plan
 from netdsl.backends.cuda.steps import Kernel, Step
-from netdsl.errors import NetWarning
+from netdsl.errors import DeviceError, NetWarning
 from netdsl.passes import rewrite
 from shapes import CASES, graph_of
 
@@ -65,10 +65,16 @@ def test_every_plain_kernel_compiles(kernel: Kernel) -> None:
     check(kernel, kinds, (9, 0))
 
 
-@pytest.mark.parametrize("capability", [(7, 5), (8, 0), (8, 6), (8, 9), (10, 0)])
+@pytest.mark.parametrize("capability", [(7, 5), (8, 0), (8, 6), (8, 9), (10, 0), (12, 0)])
 def test_for_other_cards(capability: tuple[int, int]) -> None:
     kernel = next(k for k in STEPS if k.factory == "maxpool")
     check(kernel, STEPS[kernel].kinds(), capability)
+
+
+def test_a_card_that_the_compilers_do_not_know_is_said() -> None:
+    with pytest.raises(DeviceError, match=r"kernel copy cannot be compiled for compute capability 3\.0") as caught:
+        jit.compile_kernel(COPY, MEASURES[COPY], (3, 0))
+    assert caught.value.code == "cuda-compile" and "netdsl[cuda13]" in str(caught.value.hint)
 
 
 def test_arrays_are_seven_words_of_a_kernels_parameters() -> None:

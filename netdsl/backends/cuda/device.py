@@ -11,7 +11,7 @@ from typing import Any
 from netdsl.errors import DeviceError
 
 SMALLEST_CAPABILITY = (7, 5)  # the oldest that CUDA 13 compiles for
-INSTALL = "pip install 'netdsl[cuda13]' (or 'netdsl[cuda12]' for a driver older than 580)"
+INSTALL = "pip install -U 'netdsl[cuda13]' (or 'netdsl[cuda12]' for a driver older than 580)"
 
 _opened: tuple[int, Device] | None = None  # the process that opened the device: a fork cannot use it
 

@@ -26,8 +26,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from netdsl.backends.cuda.device import INSTALL
 from netdsl.backends.cuda.steps import Kernel
-from netdsl.errors import NetWarning
+from netdsl.errors import DeviceError, NetWarning
 
 Capability = tuple[int, int]
 
@@ -101,7 +102,20 @@ def load(kernel: Kernel, kinds: Mapping[str, str], capability: Capability) -> Co
 
 
 def compile_kernel(kernel: Kernel, kinds: Mapping[str, str], capability: Capability) -> Compiled:
-    """Compile a kernel for GPUs of a compute capability. kinds: the type of each argument by name."""
+    """Compile a kernel for GPUs of a compute capability. kinds: the type of each argument by name.
+
+    Errors: DeviceError when the compilers are not there, or do not know that kind of GPU.
+    """
+    try:
+        return _compiled(kernel, kinds, capability)
+    except Exception as error:  # whatever the compilers raise, and they change it, the user is told
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        message = f"kernel {kernel.name} cannot be compiled for compute capability {capability[0]}.{capability[1]}"
+        hint = f"bring the compilers up to date: {INSTALL}"
+        raise DeviceError(f"{message}: {reason}", code="cuda-compile", hint=hint) from error
+
+
+def _compiled(kernel: Kernel, kinds: Mapping[str, str], capability: Capability) -> Compiled:
     from cuda.core import Linker, LinkerOptions, ObjectCode
     from numba import cuda, types
 
