@@ -128,6 +128,25 @@ def test_an_old_card_has_no_tensor_cores_to_ask_for(virtual: Simulator) -> None:
     assert virtual.apply(_old_card, "float32") == "runs"
 
 
+def _profile(x: np.ndarray) -> Any:
+    _, program = _program()
+    from netdsl.backends.cuda import profile
+    from netdsl.profiles import Roof
+
+    profile.WARM_UP, profile.REPEATS = 0, 1
+    profile.roof = lambda: Roof(1, 1e12, 1e12, "a virtual card")
+    return profile.profile(program, [x], rounds=1)
+
+
+def test_a_profile_has_every_step(virtual: Simulator) -> None:
+    graph, x, _ = case()
+    found = virtual.apply(_profile, x)
+    assert found.macs == len(x) * graph.macs and found.seconds == 0.5e-3
+    assert sum(step.share for step in found) == pytest.approx(1)
+    assert [step.op for step in found if step.macs] == ["conv", "conv", "dense"]
+    assert "measured of a virtual card" in str(found)
+
+
 class Foreign:
     """An array of another library: some memory of the card under the CUDA array interface."""
 

@@ -21,7 +21,7 @@ SYMBOL = "kernel"  # of every kernel, as kernels that were compiled in different
 BYTES = 1 << 26  # of the virtual card
 SUCCEED = (
     "cuInit", "cuCtxSetCurrent", "cuCtxSynchronize", "cuStreamSynchronize", "cuStreamDestroy", "cuEventRecord",
-    "cuStreamWaitEvent", "cuEventDestroy", "cuGraphExecDestroy", "cuGraphDestroy",
+    "cuStreamWaitEvent", "cuEventSynchronize", "cuEventDestroy", "cuGraphExecDestroy", "cuGraphDestroy",
 )  # fmt: skip
 
 
@@ -55,6 +55,9 @@ class VirtualDriver:
         if name in ("cuDevicePrimaryCtxRetain", "cuStreamCreate", "cuEventCreate"):
             return lambda *_: (FINE, self._number())
         raise AttributeError(name)
+
+    def cuEventElapsedTime(self, start: int, end: int) -> tuple[Any, ...]:
+        return FINE, 0.5
 
     def cuMemGetInfo(self) -> tuple[Any, ...]:
         return FINE, BYTES - sum(block.nbytes for block in self.alive.values()), BYTES
