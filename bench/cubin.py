@@ -97,7 +97,8 @@ def examined(code: bytes, capability: Capability) -> Cubin:
     found = {name: int(value) for name, value in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", usage)}
     names = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", listing, re.MULTILINE)
     counts = Counter(name for predicate, name in names if predicate.strip() != "@!PT")  # those are never executed
-    shared = found["SHARED"] - (RESERVED[capability] if capability >= (9, 0) else 0)  # counted in from there on
+    counted = RESERVED[capability] if capability >= (9, 0) and found["SHARED"] else 0  # in what is reported
+    shared = found["SHARED"] - counted
     return Cubin(capability, found["REG"], shared, found["STACK"] + found["LOCAL"], counts)
 
 

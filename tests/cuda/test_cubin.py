@@ -138,7 +138,7 @@ def test_depthwise_windows(kernel: tuple[int, int], stride: tuple[int, int], cap
     choice = depthwise_choice(maps)
     assert choice is not None
     code = made(choice, capability)
-    assert code.registers <= DEPTHWISE_REGISTERS
+    assert code.registers <= DEPTHWISE_REGISTERS and code.shared_bytes == 0
     assert code.count("LDG.E.128") == code.count("LDG") and code.count("STG.E.128") == code.count("STG") > 0
 
 
