@@ -44,6 +44,7 @@ def write_models(network: str, folder: Path) -> tuple[Path, Path]:
 def seconds(command: Sequence[object], cache: Path) -> float:
     """How long a command takes as a whole process, with its kernel cache in a folder."""
     environment = os.environ | {"NETDSL_CACHE": str(cache)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # installed packages have their bytecode
     started = time.perf_counter()
     checked(command, environment)
     return time.perf_counter() - started

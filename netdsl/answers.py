@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from netdsl.errors import InputError
+from netdsl.frozen import frozen
 from netdsl.graph.ir import Graph, OutputSpec, Preprocess
 from netdsl.ops.activation import Sigmoid, Tanh
 from netdsl.ops.base import Array, Op
@@ -19,7 +19,7 @@ from netdsl.ops.softmax import LogSoftmax, Softmax
 MAX_LABELS_BYTES = 16 * 2**20  # chosen: a label file is a few kilobytes
 
 
-@dataclass(frozen=True)
+@frozen
 class Answer:
     """One class a network considers: its index, its label (None where the network names none), its probability."""
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from netdsl.errors import InputError
+from netdsl.frozen import frozen
 from netdsl.graph.ir import InputSpec
 from netdsl.ops.base import Array
 from netdsl.tensor import Shape
 
 
-@dataclass(frozen=True)
+@frozen
 class Port:
     """An input or output of a model. `shape` starts with the batch; None stands for a size that follows the data."""
 

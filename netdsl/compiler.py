@@ -9,7 +9,7 @@ affair, so `compile` leaves them to the backend that the model is made with.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from netdsl.errors import InputError, NetWarning
 from netdsl.graph import library
 from netdsl.graph.build import build
 from netdsl.graph.ir import Graph
-from netdsl.model import Model, Progress, checked_precision, choose_device
+from netdsl.model import Model, Progress, checked_precision, choose_device, told
 from netdsl.passes import rewrite
 from netdsl.tensor import Shape
 from netdsl.text.parse import parse
@@ -95,7 +95,7 @@ def stop_after(
 ) -> Any:
     """What stands after one of STAGES, for looking at: a syntax tree, a graph, the rewritten graph, the CPU's plan.
 
-    images, threads  what the plan is for; it is made with random weights
+    images, threads  what the plan is for; it holds no weights
 
     Errors: SourceError, InputError.
     """
@@ -109,7 +109,27 @@ def stop_after(
     rewritten = rewrite(graph)
     if stage == "rewrite":
         return rewritten
-    from netdsl.backends.cpu.planner import WeightBank
-    from netdsl.backends.cpu.program import make_plan
+    from netdsl.backends.cpu.ahead import plan_ahead
 
-    return make_plan(rewritten, WeightBank(stored.random_weights(graph)), images, threads)
+    return plan_ahead(graph, images, threads)
+
+
+def warm(
+    sources: Iterable[str | Path],
+    params: Mapping[str, Any] | None = None,
+    images: int = 1,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[int, int]:
+    """Compile the kernels of several networks into the user's cache, so that no process has to.
+
+    images, threads  what they are to be run with; as many threads as the process has processors when None
+    progress         called with (what, done, total) while kernels are compiled
+
+    Returns how many kernels the networks need, and how many of them were compiled now.
+    Errors: SourceError.
+    """
+    from netdsl.backends.cpu import ahead
+
+    graphs = [build(source, params=params) for source in sources]
+    return ahead.warm(graphs, images, threads, told(progress))

@@ -9,16 +9,17 @@ NetError
 
 NetWarning         (a UserWarning) something is allowed but hardly what was wanted, such as random weights
 
-Nothing here imports another netdsl module.
+Nothing here imports another netdsl module but `frozen`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from netdsl.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Source:
     """A text and the name it is shown under (a path, or "<text>")."""
 
@@ -36,7 +37,7 @@ class Source:
         return lines[number - 1].rstrip("\r") if number <= len(lines) else ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Span:
     """Characters start..end (end excluded) of a source."""
 
@@ -80,7 +81,7 @@ class Span:
         return f"{gutter}{shown}\n{' ' * (len(gutter) - 2)}| {' ' * (column - 1 - first)}{marks}"
 
 
-@dataclass(frozen=True)
+@frozen
 class Call:
     """One step of the chain of block calls that led to a fault."""
 
@@ -88,7 +89,7 @@ class Call:
     span: Span
 
 
-@dataclass(frozen=True)
+@frozen
 class Diagnostic:
     """One fault: what is wrong, where, through which calls, and the way out."""
 

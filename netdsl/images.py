@@ -7,6 +7,7 @@ line says (`Preprocess`): resize, centre crop, value range, channel order, mean 
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def read_image(path: str | Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
+            with _opened(path) as image:
                 _check_size(image, path)
                 image.load()
                 return _to_8bit(ImageOps.exif_transpose(image))
@@ -58,6 +59,15 @@ def read_image(path: str | Path) -> Image.Image:
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, MemoryError) as e:  # what decoders raise
         reason = getattr(e, "strerror", None) or e
         raise InputError(f"the picture cannot be read: {reason}", code="bad-image", path=str(path)) from None
+
+
+def _opened(path: Path) -> Image.Image:
+    """Tried first as what its suffix says: for a list of formats Pillow loads every decoder it knows."""
+    likely = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}.get(path.suffix.lower())
+    if likely:
+        with suppress(UnidentifiedImageError):
+            return Image.open(path, formats=(likely,))
+    return Image.open(path, formats=FORMATS)
 
 
 def _check_size(image: Image.Image, path: Path) -> None:

@@ -8,7 +8,6 @@ sizes (`?`) keeps the programs of the last few sizes it met; so it may be called
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from netdsl.arrays import Port, as_float32, check_shape, open_shape
 from netdsl.errors import DeviceError, InputError, nearest
+from netdsl.frozen import frozen
 from netdsl.graph.build import build
 from netdsl.graph.ir import Graph
 from netdsl.ops.base import Array
@@ -43,6 +43,10 @@ class Program(Protocol):
     @property
     def threads(self) -> int: ...
 
+    @property
+    def arena_bytes(self) -> int | None:
+        """What a call with one image allocates for intermediate results, where it is known."""
+
     def prepare(self, images: int, progress: Progress | None = None) -> None:
         """Compile what a batch of so many images needs."""
 
@@ -50,13 +54,15 @@ class Program(Protocol):
         """float32 C-contiguous [N, *shape] for every input -> float32 [N, *shape] for every output, all new."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Interpreted:
     """A graph run by the NumPy interpreter, in float64."""
 
     graph: Graph
     weights: Mapping[str, Array]
     threads: int = 1  # its own; NumPy may use more inside a matrix product
+
+    arena_bytes: None = None
 
     def prepare(self, images: int, progress: Progress | None = None) -> None:
         """Nothing is compiled."""
@@ -82,13 +88,14 @@ def lower(
     if device == "cuda":
         from netdsl.backends import cuda
 
-        return cuda.lower(graph, weights.tensors, progress=_told(progress), precision=precision)
+        return cuda.lower(graph, weights.tensors, progress=told(progress), precision=precision)
     from netdsl.backends import cpu
 
-    return cpu.lower(graph, weights.tensors, threads, progress=_told(progress), exact=exact)
+    return cpu.lower(graph, weights.tensors, threads, progress=told(progress), exact=exact)
 
 
-def _told(progress: Progress | None) -> Progress | None:
+def told(progress: Progress | None) -> Progress | None:
+    """A backend's progress, kernel by kernel, as the user's."""
     return progress and (lambda kernel, done, total: progress("compiling kernels", done, total))
 
 
@@ -242,7 +249,7 @@ class Model:
 
     def prepare(self, images: int, progress: Progress | None = None) -> None:
         """Compile what a batch of so many images needs now, rather than at its first call."""
-        self._program.prepare(images, _told(progress))
+        self._program.prepare(images, told(progress))
 
     @property
     def device_name(self) -> str:
@@ -279,7 +286,7 @@ class Model:
         """Every layer with its output shape, parameters, multiply-accumulates, memory and receptive field."""
         from netdsl.graph.show import summary
 
-        return summary(self.graph)
+        return summary(self.graph, self._program.arena_bytes)
 
     def profile(self, /, *arrays: Any, rounds: int = 20, **named: Any) -> Profile:
         """How long each step of a call on these inputs takes: kernel, time, FLOP/s, part of the machine's peak.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+from netdsl.frozen import frozen
 
 Shape = tuple[int, ...]
 
 MAX_ELEMENTS = 2**31 - 1  # chosen: of one image's tensor or of one weight; 8 GiB in float32
 
 
-@dataclass(frozen=True)
+@frozen
 class TensorType:
     """Shape of one image's tensor, without the batch: (C, H, W) for maps, (F,) for vectors; float32."""
 

@@ -19,7 +19,7 @@ PACKAGE = Path(netdsl.__file__).parent
 
 # From left to right; `netdsl/__init__.py` only names what stands elsewhere and `__main__.py` starts the command line.
 ORDER = (
-    "errors", "tensor", "ops", "text", "graph", "passes", "plan", "profiles", "backends", "weights",
+    "frozen", "errors", "kept", "tensor", "ops", "text", "graph", "passes", "plan", "profiles", "backends", "weights",
     "images", "datasets", "arrays", "samples", "answers", "catalogue", "model", "compiler",
     "onnx_export", "torch_export", "peers", "benchmark", "plots", "cli",
 )  # fmt: skip
@@ -34,7 +34,7 @@ ONLY_IN = {
     "rich": ("cli/",),
     "PIL": ("images.py", "datasets.py"),
     "safetensors": ("weights/",),
-    "platformdirs": ("weights/", "backends/cpu/", "backends/cuda/jit.py"),
+    "platformdirs": ("kept.py",),
     "onnx": ("onnx_export.py",),
     "torch": ("torch_export.py", "peers.py"),
     "onnxruntime": ("peers.py",),
@@ -133,10 +133,14 @@ def test_help_loads_no_arrays_and_no_compiler() -> None:
     assert not loaded & {"numpy", "numba", "lark", "PIL"}
 
 
-@pytest.mark.parametrize("command", ["['check', 'lenet5']", "['summary', 'lenet5']", "['networks']"])
+@pytest.mark.parametrize("command", ["['check', 'lenet5']", "['networks']"])
 def test_commands_that_compile_nothing_never_load_numba(command: str) -> None:
     loaded = loaded_by(f"import netdsl.cli.app\nassert netdsl.cli.app.run({command}) == 0")
     assert not loaded & {"numba", "llvmlite"}
+
+
+def test_a_summary_asks_llvm_for_the_processor_and_never_loads_numba() -> None:
+    assert "numba" not in loaded_by("import netdsl.cli.app\nassert netdsl.cli.app.run(['summary', 'lenet5']) == 0")
 
 
 def test_building_a_graph_never_loads_numba() -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 
 import netdsl
 from netdsl.errors import NetError, nearest
 
-COMMANDS = ("run", "check", "summary", "bench", "profile", "eval", "networks", "fetch")
+COMMANDS = ("run", "check", "summary", "bench", "profile", "eval", "networks", "fetch", "warm")
 
 
 class Commands(click.Group):
@@ -54,8 +55,7 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # What is still buffered has no reader: let the interpreter's last flush go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _discard()
         return 141
 
 
@@ -83,6 +83,10 @@ def _invoke(arguments: list[str]) -> int:
         return 1
     except OSError as error:
         click.echo(f"netdsl: error: {error}", err=True)
+        with suppress(OSError):  # what was printed before may still be written, unless that is what failed
+            _flush()
+            return 1
+        _discard()
         return 1
     except Exception as error:
         if os.environ.get("NETDSL_TRACEBACK"):
@@ -92,6 +96,11 @@ def _invoke(arguments: list[str]) -> int:
             f"netdsl: internal error: {type(error).__name__}: {reason} (NETDSL_TRACEBACK=1 shows where)", err=True
         )
         return 70
+
+
+def _discard() -> None:
+    """What is still buffered cannot be written: let the interpreter's last flush go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _flush() -> None:

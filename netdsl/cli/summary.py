@@ -13,16 +13,20 @@ from netdsl.cli import console, options
 @click.command("summary")
 @options.network
 @options.settings
+@options.threads
 @options.as_json
-def command(net: str, settings: dict[str, Any], as_json: bool) -> None:
+def command(net: str, settings: dict[str, Any], threads: int | None, as_json: bool) -> None:
     """Show each layer's output shape, parameters, multiply-accumulates, memory and receptive field, and the totals.
 
-    All figures are for one image in float32. One multiply-accumulate is two floating-point operations.
+    All figures are for one image in float32. One multiply-accumulate is two floating-point operations. The arena holds
+    all intermediate results of a call, and scratch memory for each of so many threads.
     """
+    from netdsl.backends.cpu.ahead import plan_ahead
     from netdsl.graph.build import build
     from netdsl.graph.show import HEADINGS, cells, summary
 
-    table = summary(build(net, params=settings))
+    graph = build(net, params=settings)
+    table = summary(graph, plan_ahead(graph, threads=threads).workspace_bytes)
     if as_json:
         console.print_json(asdict(table) | {"flop": table.flop})
         return

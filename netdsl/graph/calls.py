@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from netdsl.errors import Span
+from netdsl.frozen import frozen
 from netdsl.graph.faults import Fault, Poisoned, did_you_mean
 from netdsl.graph.values import Names, evaluate, show
 from netdsl.ops.base import ArgumentFault, Layer, Op, Option, Word
@@ -52,7 +52,7 @@ def _unknown(what: str, name: str, known: Sequence[str], span: Span) -> Fault:
     return Fault("unknown-option", f"{what} has no option `{name}`", span, hint)
 
 
-@dataclass(frozen=True)
+@frozen
 class LayerCall:
     """A layer word with every argument's value; `spans` says where the written ones stand."""
 

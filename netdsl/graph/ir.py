@@ -7,19 +7,20 @@ Graph.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
 
 from netdsl.errors import Source, Span
+from netdsl.frozen import frozen
 from netdsl.ops.base import Array, Op
 from netdsl.tensor import Shape, TensorType
 
 Read = Callable[[str], Array]  # the stored tensor of a given name
 
 
-@dataclass(frozen=True)
+@frozen
 class Stored:
     """A weight as the file stores it, under its dotted name."""
 
@@ -31,7 +32,7 @@ class Stored:
         return read(self.name)
 
 
-@dataclass(frozen=True)
+@frozen
 class Constant:
     """A weight written in the network itself (photo filters). `values` is nested tuples."""
 
@@ -42,22 +43,26 @@ class Constant:
         return np.asarray(self.values, np.float64).reshape(self.shape)
 
 
-@dataclass(frozen=True)
+@frozen
 class Derived:
-    """A weight computed at bind time from others: `function(*evaluated parts)`, in float64."""
+    """A weight computed at bind time from others: `function(*evaluated parts)`.
+
+    Parts come as they are stored, mostly float32; the function computes in float64, and rounds what is as large as the
+    weights to their type.
+    """
 
     function: Callable[..., Array]
     parts: tuple[Weight | None, ...]
     shape: Shape
 
     def evaluate(self, read: Read) -> Array:
-        return self.function(*(None if p is None else p.evaluate(read).astype(np.float64) for p in self.parts))
+        return self.function(*(None if p is None else p.evaluate(read) for p in self.parts))
 
 
 Weight = Stored | Constant | Derived
 
 
-@dataclass(frozen=True)
+@frozen
 class Node:
     """One operation applied.
 
@@ -79,7 +84,7 @@ class Node:
     span: Span | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Preprocess:
     """What is done to a picture before it enters a network (the options of the input line).
 
@@ -99,7 +104,7 @@ class Preprocess:
     interpolation: str = "bilinear"
 
 
-@dataclass(frozen=True)
+@frozen
 class InputSpec:
     """A network input. `free` says which of (H, W) were written `?` and follow the data."""
 
@@ -110,7 +115,7 @@ class InputSpec:
     free: tuple[bool, bool] = (False, False)
 
 
-@dataclass(frozen=True)
+@frozen
 class OutputSpec:
     """A network output."""
 
@@ -118,7 +123,7 @@ class OutputSpec:
     node: int
 
 
-@dataclass(frozen=True)
+@frozen
 class WeightsSpec:
     """Where trained weights come from: a file beside the network (absolute path), or a URL with its sha256 digits."""
 
@@ -128,7 +133,7 @@ class WeightsSpec:
     span: Span | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Graph:
     """A whole network with every shape known.
 

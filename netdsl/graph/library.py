@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from netdsl.errors import Diagnostic, InputError, Source, SourceError, Span, nearest
+from netdsl.frozen import frozen
 from netdsl.graph.faults import Fault, Faults, did_you_mean
 from netdsl.graph.values import check_name
 from netdsl.text import tree
@@ -31,7 +32,7 @@ def names() -> list[str]:
     return [p.with_suffix("").as_posix() for p in paths if p.parts[0] != "blocks"]
 
 
-@dataclass(frozen=True)
+@frozen
 class Origin:
     """A text and the folder that its relative paths start from (None: it came without a file)."""
 
@@ -169,7 +170,7 @@ def _shown(module: Module, text: str, path: Path) -> str:
     return str(Path(module.source.name).parent / text) if inside else str(path)
 
 
-@dataclass(frozen=True)
+@frozen
 class BlockIn:
     """A block and the module it was written in."""
 

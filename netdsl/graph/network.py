@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from netdsl.errors import InputError, Span
+from netdsl.frozen import frozen
 from netdsl.graph import preprocess
 from netdsl.graph.calls import bind
 from netdsl.graph.faults import Fault, Faults, Poisoned, did_you_mean
@@ -24,7 +24,7 @@ from netdsl.text import tree
 DEFAULT_SIDE = 256  # chosen: height and width of an input that leaves them free, until data says otherwise
 
 
-@dataclass(frozen=True)
+@frozen
 class Fact:
     """One `key=value` of an expect line."""
 

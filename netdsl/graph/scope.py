@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from netdsl.errors import Call, Span
+from netdsl.frozen import frozen
 from netdsl.graph.faults import Fault, did_you_mean
 from netdsl.graph.library import Module
 from netdsl.graph.values import Names, Unknown, evaluate, show
@@ -14,7 +15,7 @@ from netdsl.tensor import TensorType
 from netdsl.text import tree
 
 
-@dataclass(frozen=True)
+@frozen
 class Tensor:
     """The result of a node; its type is None when a fault has made it unknown."""
 

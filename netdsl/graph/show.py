@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from netdsl.frozen import frozen
 from netdsl.graph.ir import Graph, Node
 from netdsl.ops.base import Input, Pair, Window
 from netdsl.ops.dense import Dense
@@ -15,7 +15,7 @@ from netdsl.tensor import Shape, TensorType
 FLOAT_BYTES = 4  # derived: everything is float32
 
 
-@dataclass(frozen=True)
+@frozen
 class Row:
     """One layer.
 
@@ -38,7 +38,7 @@ class Row:
     receptive_field: Pair
 
 
-@dataclass(frozen=True)
+@frozen
 class Summary:
     """All layers in order of execution, and totals.
 
@@ -46,6 +46,8 @@ class Summary:
     activation_bytes  the results of all layers together, for one image
     peak_bytes        the most that is alive at a time, for one image: each layer's inputs and result, and what later
                       layers still need
+    arena_bytes       what the CPU backend allocates for one call with one image: all intermediate results, with the
+                      zeros around them and each thread's scratch memory; None where that is not known
     """
 
     name: str
@@ -55,6 +57,7 @@ class Summary:
     weight_bytes: int
     activation_bytes: int
     peak_bytes: int
+    arena_bytes: int | None = None
 
     @property
     def flop(self) -> int:
@@ -69,11 +72,14 @@ class Summary:
 
     def totals(self) -> list[tuple[str, str]]:
         """The totals in words: (what, how much)."""
-        return [
+        totals = [
             ("parameters", f"{self.parameters:,} ({bytes_text(self.weight_bytes)} stored)"),
             ("multiply-accumulates", f"{self.macs:,} an image ({self.flop:,} FLOP)"),
             ("activations", f"{bytes_text(self.activation_bytes)} an image, {bytes_text(self.peak_bytes)} at a time"),
         ]
+        if self.arena_bytes is not None:
+            totals.append(("arena on this CPU", f"{bytes_text(self.arena_bytes)} for a call with one image"))
+        return totals
 
     def __str__(self) -> str:
         table = [HEADINGS, *(cells(row) for row in self.rows)]
@@ -120,13 +126,13 @@ def _align(text: str, width: int, column: int) -> str:
     return text.rjust(width) if column in _RIGHT else text.ljust(width)
 
 
-def summary(graph: Graph) -> Summary:
-    """Cost, memory and receptive field of every node."""
+def summary(graph: Graph, arena_bytes: int | None = None) -> Summary:
+    """Cost, memory and receptive field of every node; `arena_bytes` as a backend knows it."""
     rows = tuple(_row(graph, node, view) for node, view in zip(graph.nodes, _views(graph), strict=True))
     stored = sum(math.prod(shape) for shape in graph.tensors.values())
     total = sum(row.activation_bytes for row in rows)
     macs, parameters = sum(row.macs for row in rows), sum(row.parameters for row in rows)
-    return Summary(graph.name, rows, parameters, macs, stored * FLOAT_BYTES, total, _peak_bytes(graph))
+    return Summary(graph.name, rows, parameters, macs, stored * FLOAT_BYTES, total, _peak_bytes(graph), arena_bytes)
 
 
 def _row(graph: Graph, node: Node, view: _View) -> Row:
@@ -157,7 +163,7 @@ def _peak_bytes(graph: Graph) -> int:
     return peak * FLOAT_BYTES
 
 
-@dataclass(frozen=True)
+@frozen
 class _Step:
     """Values that lie w apart see values one step before that lie (w times + plus) // over apart."""
 
@@ -169,7 +175,7 @@ class _Step:
 _Path = tuple[_Step, ...]  # from a tensor back to the network's input, along one axis
 
 
-@dataclass(frozen=True)
+@frozen
 class _View:
     """How the values of a tensor see the input.
 

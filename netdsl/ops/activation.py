@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
+from netdsl.frozen import frozen
 from netdsl.ops.base import FLAG, NUMBER, Array, Layer, Op, Option, Param
 from netdsl.ops.norm import per_channel
 from netdsl.tensor import TensorType
@@ -25,7 +25,7 @@ def _erf(x: Array) -> Array:
     return result
 
 
-@dataclass(frozen=True)
+@frozen
 class Relu(Op):
     """max(x, 0)."""
 
@@ -36,7 +36,7 @@ class Relu(Op):
         return y
 
 
-@dataclass(frozen=True)
+@frozen
 class Relu6(Op):
     """min(max(x, 0), 6)."""
 
@@ -46,7 +46,7 @@ class Relu6(Op):
         return np.clip(inputs[0], 0, 6)
 
 
-@dataclass(frozen=True)
+@frozen
 class Leaky(Op):
     """x where x >= 0, slope x elsewhere."""
 
@@ -61,7 +61,7 @@ class Leaky(Op):
         return np.where(x >= 0, x, self.slope * x)
 
 
-@dataclass(frozen=True)
+@frozen
 class PRelu(Op):
     """x where x >= 0, weight x elsewhere; a weight [C], or one for all channels [1]. Source: arXiv:1502.01852."""
 
@@ -76,7 +76,7 @@ class PRelu(Op):
         return np.where(x >= 0, x, per_channel(params["weight"], x) * x)
 
 
-@dataclass(frozen=True)
+@frozen
 class Elu(Op):
     """x where x > 0, alpha (exp(x) - 1) elsewhere. Source: arXiv:1511.07289."""
 
@@ -88,7 +88,7 @@ class Elu(Op):
         return np.where(x > 0, x, self.alpha * np.expm1(np.minimum(x, 0)))
 
 
-@dataclass(frozen=True)
+@frozen
 class Gelu(Op):
     """x times the normal distribution function of x; with `tanh` its usual approximation. Source: arXiv:1606.08415."""
 
@@ -104,7 +104,7 @@ class Gelu(Op):
         return y
 
 
-@dataclass(frozen=True)
+@frozen
 class Silu(Op):
     """x sigmoid(x)."""
 
@@ -114,7 +114,7 @@ class Silu(Op):
         return inputs[0] * _sigmoid(inputs[0])
 
 
-@dataclass(frozen=True)
+@frozen
 class HardSwish(Op):
     """x min(max(x + 3, 0), 6) / 6. Source: arXiv:1905.02244."""
 
@@ -126,7 +126,7 @@ class HardSwish(Op):
         return y
 
 
-@dataclass(frozen=True)
+@frozen
 class HardSigmoid(Op):
     """min(max(x + 3, 0), 6) / 6. Source: arXiv:1905.02244."""
 
@@ -137,7 +137,7 @@ class HardSigmoid(Op):
         return y
 
 
-@dataclass(frozen=True)
+@frozen
 class Sigmoid(Op):
     """1 / (1 + exp(-x))."""
 
@@ -147,7 +147,7 @@ class Sigmoid(Op):
         return _sigmoid(inputs[0])
 
 
-@dataclass(frozen=True)
+@frozen
 class Tanh(Op):
     """The hyperbolic tangent."""
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from netdsl.frozen import frozen
 from netdsl.tensor import Shape, TensorType
 
 Array = NDArray[Any]
@@ -41,7 +42,7 @@ class ShapeFault(Exception):
         self.message, self.hint = message, hint
 
 
-@dataclass(frozen=True)
+@frozen
 class Param:
     """One stored tensor of an operation. Buffers (running statistics) are not learnable and not counted."""
 
@@ -49,7 +50,7 @@ class Param:
     learnable: bool = True
 
 
-@dataclass(frozen=True)
+@frozen
 class Window:
     """How output positions see the input: for receptive fields. All (vertical, horizontal).
 
@@ -63,7 +64,7 @@ class Window:
     scale: Pair = (1, 1)
 
 
-@dataclass(frozen=True)
+@frozen
 class Op:
     """One operation with its attributes (the fields of the subclass) resolved."""
 
@@ -94,7 +95,7 @@ class Op:
         raise TypeError(f"{type(self).__name__} has no meaning of its own")
 
 
-@dataclass(frozen=True)
+@frozen
 class Input(Op):
     """A network input."""
 
@@ -105,7 +106,7 @@ class Input(Op):
         return self.type
 
 
-@dataclass(frozen=True)
+@frozen
 class Kind:
     """A kind of argument value: how it is described to people, and how a value of the language becomes it.
 
@@ -117,7 +118,7 @@ class Kind:
     convert: Callable[[Any], Any]
 
 
-@dataclass(frozen=True)
+@frozen
 class Option:
     """One argument of a layer word."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
+from netdsl.frozen import frozen
 from netdsl.ops.base import COUNT, Array, Layer, Op, Option, Pad4, Pair, Param, Window
 from netdsl.ops.window import (
     BIAS,
@@ -29,7 +29,7 @@ from netdsl.ops.window import (
 from netdsl.tensor import TensorType
 
 
-@dataclass(frozen=True)
+@frozen
 class Conv(Op):
     """2-D convolution as networks use it (cross-correlation: the kernel is not flipped).
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from netdsl.frozen import frozen
 from netdsl.ops.base import PAD, SIZE0, ArgumentFault, Array, Layer, Op, Option, Pad4, Pair, Param, ShapeFault, Window
 from netdsl.ops.conv import correlate
 from netdsl.ops.window import (
@@ -30,7 +30,7 @@ from netdsl.ops.window import (
 from netdsl.tensor import TensorType
 
 
-@dataclass(frozen=True)
+@frozen
 class Deconv(Op):
     """Transposed 2-D convolution: each input value stamps the kernel onto the output, `stride` cells apart.
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
+from netdsl.frozen import frozen
 from netdsl.ops.base import Array, Layer, Op, Param, ShapeFault
 from netdsl.ops.window import BIAS, FEATURES, checked
 from netdsl.tensor import TensorType
 
 
-@dataclass(frozen=True)
+@frozen
 class Dense(Op):
     """y[n,k] = bias[k] + sum over f of x[n,f] weight[k,f]. weight [features, F], bias [features]."""
 

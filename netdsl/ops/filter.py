@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
+from netdsl.frozen import frozen
 from netdsl.ops.base import FLAG, POSITIVE, ArgumentFault, Array, Kind, Layer, Op, Option, Pad4, Pair, Window
 from netdsl.ops.conv import correlate
 from netdsl.ops.window import (
@@ -26,7 +26,7 @@ from netdsl.tensor import TensorType
 Matrix = tuple[tuple[float, ...], ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Filter(Op):
     """One fixed 2-D kernel applied to every channel on its own.
 

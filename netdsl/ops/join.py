@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from netdsl.frozen import frozen
 from netdsl.ops.base import Array, Op, ShapeFault
 from netdsl.ops.window import checked
 from netdsl.tensor import TensorType
@@ -17,7 +17,7 @@ def _shapes(inputs: tuple[TensorType, ...]) -> str:
     return " and ".join(map(str, inputs))
 
 
-@dataclass(frozen=True)
+@frozen
 class Add(Op):
     """The sum of tensors of one shape."""
 
@@ -35,7 +35,7 @@ class Add(Op):
         return total
 
 
-@dataclass(frozen=True)
+@frozen
 class Mul(Op):
     """The product of tensors of one shape; a Cx1x1 map among them is a gate, one factor for each channel."""
 
@@ -55,7 +55,7 @@ class Mul(Op):
         return product
 
 
-@dataclass(frozen=True)
+@frozen
 class Concat(Op):
     """Tensors one after another along the channels."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from netdsl.frozen import frozen
 from netdsl.ops.base import COUNT, FLAG, NUMBER, POSITIVE, Array, Layer, Op, Option, Param
 from netdsl.ops.window import BIAS, need_divisor, need_map
 from netdsl.tensor import TensorType
@@ -34,7 +34,7 @@ def _standardise(x: Array, axes: tuple[int, ...], eps: float) -> Array:
     return result
 
 
-@dataclass(frozen=True)
+@frozen
 class BatchNorm(Op):
     """Batch normalisation at inference: (x - running_mean) / sqrt(running_var + eps) weight + bias, per channel.
 
@@ -56,7 +56,7 @@ class BatchNorm(Op):
         return _affine(y, params) if self.affine else y
 
 
-@dataclass(frozen=True)
+@frozen
 class InstanceNorm(Op):
     """Each channel of each image brought to mean 0 and variance 1 by its own values. Source: arXiv:1607.08022."""
 
@@ -76,7 +76,7 @@ class InstanceNorm(Op):
         return _affine(y, params) if self.affine else y
 
 
-@dataclass(frozen=True)
+@frozen
 class GroupNorm(Op):
     """Each group of channels of each image brought to mean 0 and variance 1. Source: Wu and He, arXiv:1803.08494."""
 
@@ -102,7 +102,7 @@ class GroupNorm(Op):
         return _affine(y, params) if self.affine else y
 
 
-@dataclass(frozen=True)
+@frozen
 class Lrn(Op):
     """Local response normalisation over neighbouring channels.
 
@@ -134,7 +134,7 @@ class Lrn(Op):
         return result
 
 
-@dataclass(frozen=True)
+@frozen
 class Scale(Op):
     """Each channel multiplied by a stored value, and another added."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
+from netdsl.frozen import frozen
 from netdsl.ops.base import (
     COUNT,
     FLAG,
@@ -58,7 +58,7 @@ def _covering(pad: Pad4, x: Array, kernel: Pair, stride: Pair, dilation: Pair, s
     return pad[0], pad[1], max(ends[0], 0), max(ends[1], 0)
 
 
-@dataclass(frozen=True)
+@frozen
 class MaxPool(Op):
     """The largest value of each window; padding never wins.
 
@@ -92,7 +92,7 @@ class MaxPool(Op):
         return y
 
 
-@dataclass(frozen=True)
+@frozen
 class AvgPool(Op):
     """The mean of each window.
 
@@ -138,7 +138,7 @@ class AvgPool(Op):
         return mean
 
 
-@dataclass(frozen=True)
+@frozen
 class LpPool(Op):
     """The p-norm of each window: (sum of x^p)^(1/p), with norm = p.
 
@@ -175,7 +175,7 @@ def bins(length: int, count: int) -> list[tuple[int, int]]:
     return [(i * length // count, -(-(i + 1) * length // count)) for i in range(count)]
 
 
-@dataclass(frozen=True)
+@frozen
 class _Adaptive(Op):
     """Pooling into a given number of bins, which may overlap by a cell; 1x1 pools the whole map.
 
@@ -206,7 +206,7 @@ class _Adaptive(Op):
         return np.stack([reduce(y[:, :, :, a:b], axis=3) for a, b in bins(x.shape[3], self.size[1])], axis=3)
 
 
-@dataclass(frozen=True)
+@frozen
 class AdaptiveMaxPool(_Adaptive):
     """The largest value of each of size[0] x size[1] bins."""
 
@@ -216,7 +216,7 @@ class AdaptiveMaxPool(_Adaptive):
         return self._pool(inputs[0], np.max)
 
 
-@dataclass(frozen=True)
+@frozen
 class AdaptiveAvgPool(_Adaptive):
     """The mean of each of size[0] x size[1] bins."""
 

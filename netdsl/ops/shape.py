@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
+from netdsl.frozen import frozen
 from netdsl.ops.base import (
     COUNT,
     FLAG,
@@ -30,7 +30,7 @@ from netdsl.ops.window import checked, need_divisor, need_map, pad_text, size_te
 from netdsl.tensor import TensorType
 
 
-@dataclass(frozen=True)
+@frozen
 class Flatten(Op):
     """A map as one vector, channel after channel, row after row."""
 
@@ -44,7 +44,7 @@ class Flatten(Op):
         return x.reshape(len(x), TensorType(x.shape[1:]).elements)
 
 
-@dataclass(frozen=True)
+@frozen
 class Pad(Op):
     """A map with cells around it, and channels before and after.
 
@@ -83,7 +83,7 @@ class Pad(Op):
         return np.pad(x, ((0, 0), self.channels, (0, 0), (0, 0)), constant_values=value)
 
 
-@dataclass(frozen=True)
+@frozen
 class Crop(Op):
     """The part of a map that starts at (top, left) and has the given height and width."""
 
@@ -108,7 +108,7 @@ class Crop(Op):
         return inputs[0][:, :, self.top : self.top + self.height, self.left : self.left + self.width]
 
 
-@dataclass(frozen=True)
+@frozen
 class Upsample(Op):
     """A map enlarged by whole factors (vertical, horizontal).
 
@@ -158,7 +158,7 @@ def sources(length: int, scale: int, corners: bool) -> tuple[Array, Array, Array
     return low, np.minimum(low + 1, length - 1), place - low
 
 
-@dataclass(frozen=True)
+@frozen
 class PixelShuffle(Op):
     """Channels become pixels: [C f f, H, W] to [C, H f, W f]. Source: arXiv:1609.05158."""
 
@@ -186,7 +186,7 @@ class PixelShuffle(Op):
         return split.transpose(0, 1, 4, 2, 5, 3).reshape(n, c // (f * f), h * f, w * f)
 
 
-@dataclass(frozen=True)
+@frozen
 class ChannelShuffle(Op):
     """Channels dealt out over the groups: channel i of group g goes to place i groups + g. Source: arXiv:1707.01083."""
 
@@ -207,7 +207,7 @@ class ChannelShuffle(Op):
         return x.reshape(n, self.groups, c // self.groups, h, w).swapaxes(1, 2).reshape(x.shape)
 
 
-@dataclass(frozen=True)
+@frozen
 class Dropout(Op):
     """Nothing at inference; in training each value would be dropped with probability p."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
+from netdsl.frozen import frozen
 from netdsl.ops.base import Array, Layer, Op
 from netdsl.tensor import TensorType
 
@@ -18,7 +18,7 @@ def _shifted(x: Array) -> Array:
     return result
 
 
-@dataclass(frozen=True)
+@frozen
 class Softmax(Op):
     """exp(x) / sum of exp(x) over the channels (of each position)."""
 
@@ -30,7 +30,7 @@ class Softmax(Op):
         return y
 
 
-@dataclass(frozen=True)
+@frozen
 class LogSoftmax(Op):
     """The logarithm of softmax."""
 

@@ -5,7 +5,6 @@ With s = gamma / sqrt(var + eps):  bn(W x + b) = (s W) x + (s (b - mean) + beta)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -26,22 +25,15 @@ def fold_batchnorm(graph: Graph) -> Graph:
     nodes = dict(enumerate(graph.nodes))
     moved: dict[int, int] = {}
     for i in nodes:
-        linear = nodes[i]
-        while isinstance(linear.op, (Conv, Deconv, Dense)) and not linear.fused and (end := _end(i, moved)) in readers:
+        linear, end = nodes[i], i  # `end`: the last node folded into this one, whose reader is next
+        while isinstance(linear.op, (Conv, Deconv, Dense)) and not linear.fused and end in readers:
             norm = graph.nodes[readers[end]]
             if not isinstance(norm.op, (BatchNorm, Scale)):
                 break
             linear = nodes[i] = _folded(linear, norm)
             moved[readers[end]] = end
+            end = readers[end]
     return rebuilt(graph, {i: n for i, n in nodes.items() if i not in moved}, moved)
-
-
-def _end(i: int, moved: Mapping[int, int]) -> int:
-    """The last node already folded into node i (or i itself): whose readers count now."""
-    for folded, into in moved.items():
-        if into == i:
-            return _end(folded, moved)
-    return i
 
 
 def affine_weights(norm: Node) -> tuple[Derived, Derived]:
@@ -71,7 +63,7 @@ def _folded(linear: Node, norm: Node) -> Node:
 
 
 def _bn_scale(eps: float, gamma: Array | None, beta: Array | None, mean: Array, var: Array) -> Array:
-    inverse = 1.0 / np.sqrt(var + eps)
+    inverse = 1.0 / np.sqrt(var.astype(np.float64) + eps)
     return inverse if gamma is None else gamma * inverse
 
 
@@ -81,19 +73,25 @@ def _bn_shift(eps: float, gamma: Array | None, beta: Array | None, mean: Array, 
 
 
 def _same(weight: Array) -> Array:
-    return weight
+    return weight.astype(np.float64)
 
 
 def _or_zero(bias: Array | None, like: Array) -> Array:
-    return np.zeros_like(like) if bias is None else bias
+    return _same(np.zeros_like(like) if bias is None else bias)
 
 
 def _scaled(axis: int, groups: int, weight: Array, scale: Array) -> Array:
+    """Multiplied in float64, and rounded once to what the weights are: no copy takes twice their memory."""
     if axis == 0:
-        return weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
+        return _times(weight, scale.reshape(-1, *[1] * (weight.ndim - 1)))
     inputs, outputs = weight.shape[:2]  # transposed: [C, K / groups, R, S], groups stacked along C
     grouped = weight.reshape(groups, inputs // groups, outputs, *weight.shape[2:])
-    return (grouped * scale.reshape(groups, 1, outputs, 1, 1)).reshape(weight.shape)
+    return _times(grouped, scale.reshape(groups, 1, outputs, 1, 1)).reshape(weight.shape)
+
+
+def _times(weight: Array, scale: Array) -> Array:
+    out: Array = np.empty(weight.shape, weight.dtype)
+    return np.multiply(weight, scale, out=out, dtype=np.float64, casting="same_kind")
 
 
 def _scaled_bias(bias: Array | None, scale: Array, shift: Array) -> Array:

@@ -17,6 +17,7 @@ from lark import Lark, Token, Tree, UnexpectedInput, UnexpectedToken
 
 from netdsl.errors import Diagnostic, Source, SourceError, Span
 from netdsl.text import explain
+from netdsl.text.tables import parser
 from netdsl.text.transform import ToTree
 from netdsl.text.tree import Expression, File, Literal
 
@@ -51,9 +52,8 @@ def parse_tolerant(source: Source) -> tuple[File, list[Diagnostic]]:
 
 @functools.cache
 def lark() -> Lark:
-    """The parser of .net files (0.1 s to make, so made on first use and kept)."""
-    grammar = (importlib.resources.files("netdsl.grammars") / "netdsl.lark").read_text("utf-8")
-    return Lark(grammar, parser="lalr", lexer="contextual", start=["start", "headless", "expression"])
+    """The parser of .net files, made on first use."""
+    return parser((importlib.resources.files("netdsl.grammars") / "netdsl.lark").read_text("utf-8"))
 
 
 def _within_limits(source: Source, faults: list[Diagnostic]) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from netdsl.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Sample:
     """Malformed statements (or, with `outside`, declarations) that share a message. `{found}` is what was met."""
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from netdsl.errors import Span
+from netdsl.frozen import frozen
 
 # ---- expressions
 
 
-@dataclass(frozen=True)
+@frozen
 class Literal:
     """An integer, a float or a quoted string."""
 
@@ -17,7 +16,7 @@ class Literal:
     span: Span
 
 
-@dataclass(frozen=True)
+@frozen
 class Size:
     """A size such as 3x224x224; None stands for `?`."""
 
@@ -25,7 +24,7 @@ class Size:
     span: Span
 
 
-@dataclass(frozen=True)
+@frozen
 class Name:
     """A variable, `in.c`, yes or no, or a bare word, whichever it turns out to be."""
 
@@ -33,7 +32,7 @@ class Name:
     span: Span
 
 
-@dataclass(frozen=True)
+@frozen
 class Items:
     """`(a, b)` or `[a, b]`."""
 
@@ -41,7 +40,7 @@ class Items:
     span: Span
 
 
-@dataclass(frozen=True)
+@frozen
 class Unary:
     """`-x` or `not x`."""
 
@@ -50,7 +49,7 @@ class Unary:
     span: Span
 
 
-@dataclass(frozen=True)
+@frozen
 class Chain:
     """Operators of one strength, from left to right: `first op x op y`. Flat, so that long sums nest no deeper."""
 
@@ -59,7 +58,7 @@ class Chain:
     span: Span
 
 
-@dataclass(frozen=True)
+@frozen
 class Function:
     """`min(a, b)` and the like."""
 
@@ -71,7 +70,7 @@ class Function:
 Expression = Literal | Size | Name | Items | Unary | Chain | Function
 
 
-@dataclass(frozen=True)
+@frozen
 class Label:
     """A label, or a reference to one; expressions are the parts of a template such as enc{i}."""
 
@@ -79,7 +78,7 @@ class Label:
     span: Span
 
 
-@dataclass(frozen=True)
+@frozen
 class Argument:
     """An argument of a call: by position when `key` is None."""
 
@@ -91,7 +90,7 @@ class Argument:
 # ---- statements
 
 
-@dataclass(frozen=True)
+@frozen
 class Body:
     """Everything between two braces: lines, each a pipeline of statements."""
 
@@ -99,7 +98,7 @@ class Body:
     span: Span
 
 
-@dataclass(frozen=True)
+@frozen
 class Labelled:
     """`label: statement`."""
 
@@ -108,7 +107,7 @@ class Labelled:
     span: Span
 
 
-@dataclass(frozen=True)
+@frozen
 class Call:
     """A layer, or a call of a block; `head` is the span of the word."""
 
@@ -118,7 +117,7 @@ class Call:
     span: Span
 
 
-@dataclass(frozen=True)
+@frozen
 class Scope:
     """`{ … }` standing as a statement."""
 
@@ -126,7 +125,7 @@ class Scope:
     span: Span
 
 
-@dataclass(frozen=True)
+@frozen
 class SkipPath:
     """The second path of a residual."""
 
@@ -136,7 +135,7 @@ class SkipPath:
     span: Span
 
 
-@dataclass(frozen=True)
+@frozen
 class Residual:
     """`residual { … } skip label when condition { … }`; `span` covers the first word only."""
 
@@ -145,7 +144,7 @@ class Residual:
     span: Span
 
 
-@dataclass(frozen=True)
+@frozen
 class Branches:
     """`branches concat|add|mul { … }`: each line is an arm; `span` covers the first two words."""
 
@@ -154,14 +153,14 @@ class Branches:
     span: Span
 
 
-@dataclass(frozen=True)
+@frozen
 class Skip:
     """The identity arm."""
 
     span: Span
 
 
-@dataclass(frozen=True)
+@frozen
 class Join:
     """`concat a b`, `add a`, `mul a`."""
 
@@ -170,7 +169,7 @@ class Join:
     span: Span
 
 
-@dataclass(frozen=True)
+@frozen
 class From:
     """`from label`."""
 
@@ -178,7 +177,7 @@ class From:
     span: Span
 
 
-@dataclass(frozen=True)
+@frozen
 class Repeat:
     """`repeat n { … }` (`first` is None) or `repeat i in first..last { … }`; `span` covers the head."""
 
@@ -189,7 +188,7 @@ class Repeat:
     span: Span
 
 
-@dataclass(frozen=True)
+@frozen
 class When:
     """`when c { … } else when d { … } else { … }`; a condition of None is the else."""
 
@@ -197,7 +196,7 @@ class When:
     span: Span
 
 
-@dataclass(frozen=True)
+@frozen
 class Let:
     """`let name = value`."""
 
@@ -206,7 +205,7 @@ class Let:
     span: Span
 
 
-@dataclass(frozen=True)
+@frozen
 class InputLine:
     """`input name size option=value …`; `head` is the span of the name."""
 
@@ -216,7 +215,7 @@ class InputLine:
     span: Span
 
 
-@dataclass(frozen=True)
+@frozen
 class OutputLine:
     """`output name`."""
 
@@ -224,7 +223,7 @@ class OutputLine:
     span: Span
 
 
-@dataclass(frozen=True)
+@frozen
 class Expect:
     """`expect fact=value …`."""
 
@@ -232,7 +231,7 @@ class Expect:
     span: Span
 
 
-@dataclass(frozen=True)
+@frozen
 class WeightsLine:
     """`weights "file"` or `weights "url" sha256="…"`."""
 
@@ -240,7 +239,7 @@ class WeightsLine:
     span: Span
 
 
-@dataclass(frozen=True)
+@frozen
 class Broken:
     """A statement or declaration that could not be read; the body, if one followed, could."""
 
@@ -263,7 +262,7 @@ OUTSIDE_WORDS = ("use", "block", "net")
 # ---- files
 
 
-@dataclass(frozen=True)
+@frozen
 class Parameter:
     """A parameter of a block or net."""
 
@@ -272,7 +271,7 @@ class Parameter:
     span: Span
 
 
-@dataclass(frozen=True)
+@frozen
 class Use:
     """`use "path" (names)`."""
 
@@ -281,7 +280,7 @@ class Use:
     span: Span
 
 
-@dataclass(frozen=True)
+@frozen
 class Block:
     """`block name(parameters) { … }`; `span` is that of the name."""
 
@@ -291,7 +290,7 @@ class Block:
     span: Span
 
 
-@dataclass(frozen=True)
+@frozen
 class Net:
     """`net name(parameters) { … }`; `span` is that of the name."""
 
@@ -301,7 +300,7 @@ class Net:
     span: Span
 
 
-@dataclass(frozen=True)
+@frozen
 class File:
     """One text. `span` is its first line."""
 

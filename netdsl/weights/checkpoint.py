@@ -16,13 +16,12 @@ import numpy as np
 from netdsl.errors import WeightsError
 from netdsl.weights import archive
 from netdsl.weights.archive import Member
-from netdsl.weights.tensors import STORED_AS, Entry, WeightsFile, shown
+from netdsl.weights.tensors import COUNTERS, STORED_AS, Entry, WeightsFile, shown
 from netdsl.weights.unpickle import MAX_PICKLE, STATE_HINT, Machine, Storage, Strided
 
 MAGIC = 0x1950A86A20F9469CFC6C
 NESTED = ("state_dict", "model_state_dict", "model", "net")  # where training scripts keep the tensors
 WRAPPER = "module."  # what torch.nn.DataParallel puts before every name
-COUNTERS = "num_batches_tracked"  # batch normalization's step count, which inference does not use
 
 
 def in_archive(members: dict[str, Member]) -> bool:

@@ -6,11 +6,11 @@ import hashlib
 import operator
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, SupportsIndex
 
 from netdsl.errors import InputError, WeightsError
+from netdsl.frozen import frozen
 from netdsl.graph.ir import Graph
 from netdsl.ops.base import Array
 from netdsl.weights import package
@@ -22,7 +22,7 @@ from netdsl.weights.tensors import WeightsFile, shown
 Progress = Callable[[int, int | None], None]  # (bytes done, bytes in all or None where the server does not say)
 
 
-@dataclass(frozen=True)
+@frozen
 class WeightSet:
     """The weights a network gets.
 

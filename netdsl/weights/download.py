@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import platformdirs
-
+from netdsl import kept
 from netdsl.errors import FetchError
 from netdsl.graph.ir import Graph, WeightsSpec
 from netdsl.weights.tensors import shown
@@ -36,7 +35,7 @@ Progress = Callable[[int, int | None], None]
 
 def cache_dir() -> Path:
     """The folder that downloads go to: `weights` in NETDSL_CACHE, or else in the user's cache folder."""
-    return Path(os.environ.get("NETDSL_CACHE") or platformdirs.user_cache_dir("netdsl", appauthor=False)) / "weights"
+    return kept.folder("weights")
 
 
 @dataclass(frozen=True)

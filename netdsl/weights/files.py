@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from netdsl.errors import WeightsError
-from netdsl.weights import archive, checkpoint, npz, safetensors
-from netdsl.weights.tensors import Tensors, WeightsFile
+from netdsl.weights import safetensors
+from netdsl.weights.tensors import Entry, Tensors, WeightsFile
 
 PICKLE_SUFFIXES = (".pth", ".pt", ".th", ".bin", ".pkl", ".ckpt")
 READABLE = ".safetensors, .npz, and PyTorch checkpoints (.pth .pt .th .bin) are read"
@@ -30,17 +30,23 @@ def load(path: str | Path) -> Tensors:
     weights-unsafe (the file asks for code to be run) or weights-too-large.
     """
     file = WeightsFile(path)
+    if safetensors.looks_like(file):  # so that this, the common case, loads no reader of other formats
+        return Tensors(file.path, safetensors.read(file))
+    return Tensors(file.path, _other(file))
+
+
+def _other(file: WeightsFile) -> dict[str, Entry]:
+    from netdsl.weights import archive, checkpoint, npz
+
     suffix = Path(file.path).suffix.lower()
     if archive.looks_like(file):
         members = archive.members(file)
-        entries = checkpoint.read_zip(file, members) if checkpoint.in_archive(members) else npz.read(file, members)
-    elif safetensors.looks_like(file) or suffix == ".safetensors":
-        entries = safetensors.read(file)
-    elif checkpoint.looks_like_pickle(file) or (suffix in PICKLE_SUFFIXES and not _foreign(file)):
-        entries = checkpoint.read_pickled(file)
-    else:
-        raise _unknown(file)
-    return Tensors(file.path, entries)
+        return checkpoint.read_zip(file, members) if checkpoint.in_archive(members) else npz.read(file, members)
+    if suffix == ".safetensors":
+        return safetensors.read(file)
+    if checkpoint.looks_like_pickle(file) or (suffix in PICKLE_SUFFIXES and not _foreign(file)):
+        return checkpoint.read_pickled(file)
+    raise _unknown(file)
 
 
 def _foreign(file: WeightsFile) -> str | None:

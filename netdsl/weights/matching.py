@@ -12,8 +12,7 @@ from netdsl.errors import WeightsError, nearest
 from netdsl.graph.ir import Graph
 from netdsl.ops.base import Array
 from netdsl.tensor import Shape
-from netdsl.weights.checkpoint import COUNTERS
-from netdsl.weights.tensors import FLOATS, Entry, Tensors, as_float32, shape_text, shown
+from netdsl.weights.tensors import COUNTERS, FLOATS, Entry, Tensors, as_float32, shape_text, shown
 
 LISTED = 8  # lines shown of each kind of difference
 MAX_CANDIDATES = 1000  # names compared for "near"; more would take seconds

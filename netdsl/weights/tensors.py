@@ -29,6 +29,7 @@ STORED_AS = {
     "int64": "<i8", "int32": "<i4", "int16": "<i2", "int8": "|i1",
     "uint64": "<u8", "uint32": "<u4", "uint16": "<u2", "uint8": "|u1", "bool": "|b1", "float8": "|u1",
 }  # fmt: skip
+COUNTERS = "num_batches_tracked"  # batch normalization's step count, which inference does not use
 FLOATS = ("float32", "float16", "bfloat16", "float64")  # what can become a float32 weight
 
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from cli.conftest import Netdsl
+from netdsl.backends.cpu.planner import WeightBank
+from netdsl.backends.cpu.program import Workspace, make_plan
+from netdsl.compiler import compile
+from netdsl.graph.build import build
+from netdsl.passes import rewrite
+from netdsl.weights import random_weights
 
 
 def test_rows_and_totals(netdsl: Netdsl, tiny: Path) -> None:
@@ -29,3 +37,20 @@ def test_an_unknown_setting_is_an_error(netdsl: Netdsl, tiny: Path) -> None:
     done = netdsl("summary", tiny, "--set", "wides=8")
     assert done.status == 1
     assert "wide" in done.err
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("network", ["tiny", "resnet18"])
+def test_the_arena_is_what_is_allocated(netdsl: Netdsl, tiny: Path, network: str, threads: int) -> None:
+    name = str(tiny) if network == "tiny" else network
+    record = netdsl("summary", name, "--threads", threads, "--json").json
+    graph = build(name)
+    plan = make_plan(rewrite(graph), WeightBank(random_weights(graph)), 1, threads)
+    assert Workspace(plan).arena.nbytes == record["arena_bytes"] > 0
+    assert "arena on this CPU: " in netdsl("summary", name).out
+
+
+def test_a_bound_network_tells_its_arena() -> None:
+    net = compile("lenet5")
+    assert net.summary().arena_bytes == net._program.arena_bytes > 0
+    assert compile("lenet5", device="reference").summary().arena_bytes is None

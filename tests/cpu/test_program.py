@@ -1,21 +1,17 @@
-"""The bound program: many callers, batches, forks, threads, the kernel cache, other vector widths."""
+"""The bound program: many callers, batches, forks, threads, other vector widths."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import subprocess
-import sys
-import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fresh import in_fresh_process
 from netdsl.backends import cpu, reference
-from netdsl.backends.cpu import jit
-from netdsl.backends.cpu.jit import Kernel
 from netdsl.backends.cpu.program import MAX_IMAGES
 from netdsl.graph.build import build
 from netdsl.weights import random_weights
@@ -59,6 +55,19 @@ def test_large_batches_go_in_turns(small) -> None:  # type: ignore[no-untyped-de
     (ys,) = program([many])
     for i, row in enumerate(ys):
         np.testing.assert_allclose(row, y[i % len(x)], atol=1e-5)
+
+
+@pytest.mark.parametrize("images", [2, 3, 5])
+def test_a_small_networks_batch_is_cut_by_images(small, images: int) -> None:  # type: ignore[no-untyped-def]
+    graph, weights, x, _ = small
+    one, two = cpu.lower(graph, weights, 1), cpu.lower(graph, weights, 2)
+    if two.threads < 2:
+        pytest.skip("one processor")
+    plans = two._planned(images)
+    assert [plan.images for plan in plans] == [images // 2, images - images // 2]
+    assert {share for plan in plans for share in plan.shares} == {1}
+    (y,) = two([x[:images]])
+    assert np.array_equal(y, one([x[:images]])[0])
 
 
 def test_an_empty_batch_gives_an_empty_answer(small) -> None:  # type: ignore[no-untyped-def]
@@ -106,55 +115,6 @@ def test_nan_in_one_call_does_not_reach_the_next(small) -> None:  # type: ignore
     assert np.array_equal(program([x])[0], expected)
 
 
-KERNEL = Kernel("elementwise", "binary", ("add",))
-
-
-def in_fresh_process(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], env={**os.environ, **environment},
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-
-
-LOAD = """
-    import sys
-    from netdsl.backends.cpu import jit
-    jit.load(jit.Kernel("elementwise", "binary", ("add",)))
-    print("compiled" if "numba" in sys.modules else "cached")
-"""
-
-
-def loaded(folder: Path) -> str:
-    done = in_fresh_process(LOAD, NETDSL_CACHE=str(folder))
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def test_a_cached_kernel_needs_no_numba(tmp_path: Path) -> None:
-    assert loaded(tmp_path) == "compiled"
-    assert loaded(tmp_path) == "cached"
-
-
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
-def test_a_damaged_file_is_compiled_anew(tmp_path: Path, damage: str) -> None:
-    loaded(tmp_path)
-    (file,) = (tmp_path / "kernels").iterdir()
-    whole = file.read_bytes()
-    broken = {"truncated": whole[: len(whole) // 2], "flipped": whole[:-9] + b"\\xff" + whole[-8:], "empty": b""}[
-        damage
-    ]
-    file.write_bytes(broken)
-    assert loaded(tmp_path) == "compiled"
-    assert file.read_bytes() != broken and loaded(tmp_path) == "cached"
-
-
-def test_a_cache_that_cannot_be_written_is_said_and_no_error(tmp_path: Path) -> None:
-    (tmp_path / "kernels").write_text("a file where the folder should be")
-    done = in_fresh_process(LOAD, NETDSL_CACHE=str(tmp_path))
-    assert done.returncode == 0 and done.stdout.strip() == "compiled"
-    assert done.stderr.count("NetWarning: compiled kernels cannot be kept in") == 1
-
-
 def test_a_prepared_batch_compiles_nothing_when_called(tmp_path: Path) -> None:
     code = f"""
         import numpy as np
@@ -169,16 +129,6 @@ def test_a_prepared_batch_compiles_nothing_when_called(tmp_path: Path) -> None:
     """
     done = in_fresh_process(code, NETDSL_CACHE=str(tmp_path))
     assert done.returncode == 0, done.stderr
-
-
-def test_the_key_names_processor_versions_and_sources(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = jit._environment()
-    jit._environment.cache_clear()
-    monkeypatch.setattr(jit.metadata, "version", lambda name: "0.0")
-    try:
-        assert jit._environment() != before
-    finally:
-        jit._environment.cache_clear()
 
 
 NARROW = {

@@ -27,8 +27,13 @@ def test_the_matrices_compute_a_correlation_exactly(m: int) -> None:
     d = [Fraction(int(v)) for v in rng.integers(-9, 9, m + 2)]
     g = [Fraction(int(v)) for v in rng.integers(-9, 9, 3)]
 
-    def times(matrix: list[list[Fraction]], x: list[Fraction]) -> list[Fraction]:
-        return [sum((Fraction(a) * b for a, b in zip(row, x, strict=True)), Fraction(0)) for row in matrix]
+    def exact(a: float) -> Fraction:
+        fraction = Fraction(a).limit_denominator(200)
+        assert float(fraction) == a
+        return fraction
+
+    def times(matrix: list[list[float]], x: list[Fraction]) -> list[Fraction]:
+        return [sum((exact(a) * b for a, b in zip(row, x, strict=True)), Fraction(0)) for row in matrix]
 
     products = [a * b for a, b in zip(times(WEIGHT[m], g), times(INPUT[m], d), strict=True)]
     assert times(OUTPUT[m], products) == [sum(d[i + j] * g[j] for j in range(3)) for i in range(m)]

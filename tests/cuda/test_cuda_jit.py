@@ -20,6 +20,7 @@ import pytest
 from test_cuda_plan import Unpacked
 
 import cubin
+from netdsl import kept
 from netdsl.backends.cuda import jit
 from netdsl.backends.cuda.program import make_plan
 from netdsl.backends.cuda.steps import Kernel, Step
@@ -180,7 +181,7 @@ def test_a_kept_kernel_needs_no_numba(tmp_path: Path) -> None:
 def test_a_cache_that_cannot_be_written_is_said_and_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "kernels").write_text("a file where the folder should be")
     monkeypatch.setenv("NETDSL_CACHE", str(tmp_path))
-    monkeypatch.setattr(jit, "_warned", False)
+    monkeypatch.setattr(kept, "_warned", False)
     monkeypatch.setattr(jit, "_loaded", {})
     with pytest.warns(NetWarning, match="compiled kernels cannot be kept in"):
         made = jit.load(COPY, MEASURES[COPY], (9, 0))

@@ -1,20 +1,23 @@
-"""What the readers of a tensor ask of its place: halos, thin inputs, room within a concatenation, blocked order."""
+"""What the readers of a tensor ask of its place: halos, planes, room within a concatenation, blocked order."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.views import NO_HALO, Halo
 from netdsl.backends.cpu.winograd import winograd_halo, winograd_size
-from netdsl.graph.ir import Graph, Node
+from netdsl.graph.ir import Graph
 from netdsl.ops.base import Input
 from netdsl.ops.conv import Conv
 from netdsl.ops.deconv import Deconv
 from netdsl.ops.dense import Dense
-from netdsl.ops.join import Add, Concat
-from netdsl.ops.shape import Flatten
+from netdsl.ops.join import Add, Concat, Mul
+from netdsl.ops.shape import Flatten, Pad
+from netdsl.passes.fuse_epilogues import ACTIVATIONS
 from netdsl.tensor import TensorType
+
+MOST_PLANES = 12  # chosen: outputs of one group that a planar convolution makes at once; two vectors each fit registers
 
 
 def winograd_sizes(graph: Graph, images: int, exact: bool) -> dict[int, int]:
@@ -80,24 +83,40 @@ def is_depthwise(op: Conv, channels: int) -> bool:
     return 1 < op.groups == channels == op.features
 
 
-def thin_inputs(graph: Graph) -> frozenset[int]:
-    """Inputs of few channels read by ordinary convolutions alone: kept pixel by pixel, without empty lanes."""
+def planar_maps(graph: Graph, halos: Sequence[Halo]) -> frozenset[int]:
+    """Maps of few channels that are kept plane by plane (block 1), vectors along their rows: no lane stands empty.
+
+    The largest set in which every map is made by a kernel that writes planes and read by kernels that read them.
+    """
     readers = graph.consumers()
+    kept = {i for i, n in enumerate(graph.nodes) if n.type.is_map and 2 * n.type.channels <= WIDTH}
+    while True:
+        dropped = {
+            i for i in kept
+            if not _makes_planes(graph, i, kept, halos) or not all(_reads_planes(graph, j, i, kept) for j in readers[i])
+        }  # fmt: skip
+        if not dropped:
+            return frozenset(kept)
+        kept -= dropped
 
-    def suits(i: int, node: Node) -> bool:
-        return (
-            isinstance(node.op, Input)
-            and node.type.is_map
-            and 2 * node.type.channels <= WIDTH
-            and not any(o.node == i for o in graph.outputs)
-            and bool(readers[i])
-            and all(
-                isinstance(r.op, Conv) and r.op.groups == 1 and r.inputs == (i,)
-                for r in (graph.nodes[j] for j in readers[i])
-            )
-        )
 
-    return frozenset(i for i, node in enumerate(graph.nodes) if suits(i, node))
+def _makes_planes(graph: Graph, index: int, planar: Set[int], halos: Sequence[Halo]) -> bool:
+    node = graph.nodes[index]
+    op = node.op
+    if not all(j in planar for j in node.inputs):
+        return False
+    if isinstance(op, (Add, Mul, *ACTIVATIONS)):  # point by point over whole buffers: equal shapes, nothing around them
+        places = (index, *node.inputs)
+        return all(graph.nodes[j].type == node.type and halos[j] == NO_HALO for j in places)
+    if isinstance(op, Conv):
+        return op.stride[1] == 1 and op.features <= MOST_PLANES * op.groups
+    return isinstance(op, Input) or (isinstance(op, Pad) and op.channels == (0, 0))
+
+
+def _reads_planes(graph: Graph, reader: int, index: int, planar: Set[int]) -> bool:
+    node = graph.nodes[reader]
+    blocked = isinstance(node.op, Conv) and node.op.groups == 1 and index not in node.inputs[1:]
+    return reader in planar or blocked
 
 
 def flat_readers_only(graph: Graph, index: int) -> bool:

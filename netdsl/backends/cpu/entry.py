@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
-from netdsl.backends.cpu.simd import I64, leaf
+from netdsl.backends.cpu.simd import I64
 
 
-def from_block(kernel: Callable[..., None], count: int) -> Callable[..., None]:
-    """A function (block, tid, nt) that calls kernel(tid, nt, *the block's first `count` int64)."""
-    body = leaf(kernel)
+def add_entry(compiled: Any) -> str:
+    """Add to a compiled kernel(tid, nt, *parameters) a function (block, tid, nt) that calls it; the function's symbol.
 
-    @intrinsic
-    def unpack(typingctx: Any, block: Any) -> Any:
-        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            base = builder.inttoptr(args[0], I64.as_pointer())
-            words = [builder.load(builder.gep(base, [ir.Constant(I64, i)])) for i in range(count)]
-            return context.make_tuple(builder, sig.return_type, words)
-
-        return types.UniTuple(types.intp, count)(types.intp), codegen
-
-    def entry(block, tid, nt):  # type: ignore[no-untyped-def]
-        body(tid, nt, *unpack(block))
-
-    return entry
+    compiled    Numba's result, whose code library takes more modules yet
+    """
+    context, descriptor = compiled.target_context, compiled.fndesc
+    count = len(descriptor.argtypes) - 2
+    module = context.create_module("entry")
+    kinds = [context.call_conv.get_function_type(types.void, (types.intp,) * n) for n in (3, 2 + count)]
+    symbol = f"{descriptor.llvm_func_name}.entry"
+    entry, kernel = (ir.Function(module, *f) for f in zip(kinds, (symbol, descriptor.llvm_func_name), strict=True))
+    builder = ir.IRBuilder(entry.append_basic_block())
+    result, fault, block, tid, nt = entry.args
+    base = builder.inttoptr(block, I64.as_pointer())
+    words = [builder.load(builder.gep(base, [ir.Constant(I64, i)])) for i in range(count)]
+    builder.ret(builder.call(kernel, [result, fault, tid, nt, *words]))
+    compiled.library.add_ir_module(module)
+    return symbol

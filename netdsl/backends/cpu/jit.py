@@ -12,44 +12,25 @@ half-written or not readable counts as absent; a folder that cannot be written m
 from __future__ import annotations
 
 import hashlib
-import inspect
-import json
-import os
-import subprocess
 import sys
-import tempfile
 import threading
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module, metadata
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from netdsl import kept
 from netdsl.backends.cpu.target import WIDTH, host
-from netdsl.errors import NetWarning
 
 Progress = Callable[[str, int, int], None]  # (kernel, how many are done, of how many)
 
-MANY = 4  # chosen: so many kernels to compile are worth starting other processes for
-
-_MAGIC = b"netdsl-kernel-1\n"
 _lock = threading.RLock()
 _loaded: dict[str, tuple[int, tuple[str, ...]]] = {}
-_warned = False  # whether it was said that the cache cannot be written
-_keep: list[Any] = []  # engines and modules whose code is in use
-
-
-def cache_folder() -> Path:
-    """Where compiled kernels are kept: $NETDSL_CACHE/kernels, or the user's cache folder."""
-    root = os.environ.get("NETDSL_CACHE")
-    if root is None:
-        from platformdirs import user_cache_dir
-
-        root = user_cache_dir("netdsl")
-    return Path(root) / "kernels"
+_libraries: list[Any] = []  # whose code is in use
 
 
 @cache
@@ -57,16 +38,35 @@ def _environment() -> str:
     """Digest of all that machine code depends on besides the kernel's own name."""
     digest = hashlib.sha256()
     target = host()
-    parts = [sys.version, target.name, target.features, metadata.version("numba"), metadata.version("llvmlite")]
-    digest.update("\0".join(parts).encode())
-    folder = Path(__file__).parent
-    for path in sorted([*(folder / f"{n}.py" for n in ("jit", "entry", "simd", "tile")), *folder.glob("kernels/*.py")]):
+    digest.update("\0".join((sys.version, target.name, target.features)).encode())
+    for package in ("numba", "llvmlite"):
+        digest.update(_version(package))
+    for path in _sources():
         digest.update(path.read_bytes())
     return digest.hexdigest()[:24]
 
 
+def _sources() -> list[Path]:
+    """The files that kernels are made from."""
+    folder = Path(__file__).parent
+    return sorted([*(folder / f"{n}.py" for n in ("jit", "entry", "simd", "tile")), *folder.glob("kernels/*.py")])
+
+
+def _version(package: str) -> bytes:
+    """What the package says of its version, read without importing it."""
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        return b""
+    file = Path(spec.origin).with_name("_version.py")
+    if not file.exists():
+        from importlib import metadata
+
+        return metadata.version(package).encode()
+    return file.read_bytes()
+
+
 def _path(name: str) -> Path:
-    return cache_folder() / f"{name}-{_environment()}.o"
+    return kept.folder("kernels") / f"{name}-{_environment()}.o"
 
 
 @dataclass(frozen=True)
@@ -101,108 +101,97 @@ class Kernel:
 
 RUN = Kernel("execute", "run")
 SERVE = Kernel("execute", "serve")
+EACH = Kernel("execute", "each")
 
 
 def _read(name: str) -> Compiled | None:
     """A kernel from the cache, or None."""
-    try:
-        blob = _path(name).read_bytes()
-    except OSError:
+    content = kept.read(_path(name))
+    if content is None:
         return None
-    head, body = blob[: len(_MAGIC) + 32], blob[len(_MAGIC) + 32 :]
-    if head != _MAGIC + hashlib.sha256(body).digest():
-        return None
-    line, _, code = body.partition(b"\n")
+    line, _, code = content.partition(b"\n")
     symbol, *parameters = line.decode().split(" ")
     return Compiled(symbol, tuple(parameters), code)
 
 
 def _write(name: str, compiled: Compiled) -> None:
-    body = " ".join([compiled.symbol, *compiled.parameters]).encode() + b"\n" + compiled.code
-    blob = _MAGIC + hashlib.sha256(body).digest() + body
-    path = _path(name)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(blob)
-            os.replace(temporary, path)
-        except OSError:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        _warn_once(path.parent, error)
-
-
-def _warn_once(folder: Path, error: OSError) -> None:
-    global _warned
-    if not _warned:
-        _warned = True
-        reason = error.strerror or str(error)
-        message = f"compiled kernels cannot be kept in {folder} ({reason}), so every process compiles them anew"
-        warnings.warn(f"{message}; NETDSL_CACHE names another folder", NetWarning, stacklevel=2)
+    head = " ".join([compiled.symbol, *compiled.parameters]).encode()
+    kept.keep_kernel(_path(name), head + b"\n" + compiled.code)
 
 
 def compile_kernel(kernel: Kernel) -> Compiled:
-    """Compile a kernel with Numba.
+    """Compile a kernel with Numba."""
+    library, symbol, parameters = _lowered(kernel)
+    return Compiled(symbol, parameters, library.serialize_using_object_code()[2][0])
+
+
+def assembly(kernel: Kernel) -> str:
+    """A kernel's machine code as LLVM writes it, for people (AT&T syntax: the result is the last operand)."""
+    text: str = _lowered(kernel)[0].get_asm_str()
+    return text
+
+
+def _lowered(kernel: Kernel) -> tuple[Any, str, tuple[str, ...]]:
+    """Numba's code library of a kernel, the function to call in it, and that function's parameters.
 
     A kernel whose first parameters are (tid, nt) is entered as (argument block, thread, threads): the rest of its
     parameters are read from the block, int64 each. Others (the executor) are entered as they are written.
     """
+    import inspect
+
+    import llvmlite.binding as llvm
     from numba import types
     from numba.core import compiler
+    from numba.core.compiler_lock import global_compiler_lock
     from numba.core.registry import cpu_target
 
+    llvm.initialize_native_asmparser()  # kernels may hold an instruction spelled out
     function = kernel.build()
     parameters = tuple(inspect.signature(function).parameters)
-    entered = parameters
-    if parameters[:2] == ("tid", "nt"):
-        from netdsl.backends.cpu.entry import from_block
-
-        function, parameters = from_block(function, len(parameters) - 2), parameters[2:]
-        entered = ("block", "tid", "nt")
     flags = compiler.Flags()
     flags.no_cpython_wrapper = True
     flags.no_cfunc_wrapper = True
+    flags.no_compile = True  # to machine code, before the entry is added
     flags.error_model = "numpy"  # no zero-division checks: kernels cannot raise
     flags.nrt = False
     cpu_target.typing_context.refresh()
     cpu_target.target_context.refresh()
     result = compiler.compile_extra(
         cpu_target.typing_context, cpu_target.target_context, function,
-        (types.intp,) * len(entered), types.void, flags, {},
+        (types.intp,) * len(parameters), types.void, flags, {},
     )  # fmt: skip
-    code = result.library.serialize_using_object_code()[2][0]
-    return Compiled(result.fndesc.llvm_func_name, parameters, code)
+    symbol = result.fndesc.llvm_func_name
+    if parameters[:2] == ("tid", "nt"):
+        from netdsl.backends.cpu.entry import add_entry
+
+        symbol, parameters = add_entry(result), parameters[2:]
+    with global_compiler_lock:
+        result.library.finalize()
+    return result.library, symbol, parameters
 
 
 @cache
-def _initialise() -> Any:
+def _linker() -> Any:
     import llvmlite.binding as llvm
 
     with suppress(RuntimeError):  # newer llvmlite initialises itself and refuses these calls
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
-    return llvm.Target.from_default_triple()
+    return llvm.create_lljit_compiler(llvm.Target.from_default_triple().create_target_machine(jit=True))
 
 
 def _link(compiled: Compiled) -> int:
     """Load object code; the address of its function.
 
-    Each object gets an engine of its own: symbols are unique within the process that compiled them, not beyond, and a
-    shared engine would silently take the first of two equal names.
+    Each object becomes a library with names of its own: symbols are unique within the process that compiled them, not
+    beyond.
     """
     import llvmlite.binding as llvm
 
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _initialise().create_target_machine(jit=True))
-    module = llvm.ObjectFileRef.from_data(compiled.code)
-    engine.add_object_file(module)
-    engine.finalize_object()
-    _keep.append((engine, module))
-    address: int = engine.get_function_address(compiled.symbol)
-    if not address:
-        raise RuntimeError(f"the object file has no function {compiled.symbol}")
+    builder = llvm.JITLibraryBuilder().add_object_img(compiled.code).add_current_process()
+    library = builder.export_symbol(compiled.symbol).link(_linker(), f"netdsl-{len(_libraries)}")
+    _libraries.append(library)
+    address: int = library[compiled.symbol]
     return address
 
 
@@ -227,33 +216,14 @@ def is_cached(kernel: Kernel) -> bool:
 def load_all(kernels: Iterable[Kernel], progress: Progress | None = None) -> None:
     """Make kernels ready, telling `progress` of each that has to be compiled. Several processors share the work."""
     missing = [k for k in dict.fromkeys(kernels) if not is_cached(k)]
-    with _helping(missing):
-        for kernel in missing:
-            if progress and not is_cached(kernel):
-                progress(kernel.name, sum(map(is_cached, missing)), len(missing))
-            load(kernel)
-    if progress and missing:
+    if not missing:
+        return
+    from netdsl.backends.cpu.warm import compile_all
+
+    def started(kernel: Kernel) -> None:
+        if progress:
+            progress(kernel.name, sum(map(is_cached, missing)), len(missing))
+
+    compile_all(missing, started)
+    if progress:
         progress("", len(missing), len(missing))
-
-
-@contextmanager
-def _helping(missing: Sequence[Kernel]) -> Iterator[None]:
-    """Other processes that compile from the list's end into the cache, while this one goes on from its start.
-
-    Numba compiles one kernel at a time in a process. Whatever a helper fails to deliver is compiled here.
-    """
-    count = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 4) - 1
-    helpers = []
-    if len(missing) >= MANY and sys.executable and count > 0:
-        for i in range(count):
-            names = json.dumps([(k.module, k.factory, k.constants) for k in missing[::-1][i::count]])
-            # -P: nothing in the current folder may pose as a module
-            command = [sys.executable, "-P", "-m", "netdsl.backends.cpu.warm", names]
-            with suppress(OSError):
-                helpers.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-    try:
-        yield
-    finally:
-        for helper in helpers:
-            helper.terminate()
-            helper.wait()

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from netdsl.backends.cpu.demands import flat_readers_only
 from netdsl.backends.cpu.jit import Kernel
+from netdsl.backends.cpu.lower_planes import move_rows, tight
 from netdsl.backends.cpu.lower_points import clear_tail
 from netdsl.backends.cpu.planner import Planner
 from netdsl.backends.cpu.target import WIDTH
@@ -20,20 +21,27 @@ Indices = NDArray[np.int64]
 
 
 def lower_input(plan: Planner, index: int, port: int) -> None:
-    """The caller's NCHW array into blocks."""
+    """The caller's NCHW array into blocks or planes."""
     node = plan.graph.nodes[index]
     work = node.type.elements * plan.images
     y = plan.output(index, work)
+    if y.block == 1:
+        move_rows(plan, node, Port(port), tight(node), Address(y), y, np.arange(y.height), np.arange(y.width))
+        return
     plan.emit(
         Kernel("move", "pack"), node, work, x=Port(port), y=Address(y), images=plan.images, channels=y.channels,
-        block=y.block, height=y.height, width=y.width, **y.strides("y"),
+        height=y.height, width=y.width, **y.strides("y"),
     )  # fmt: skip
 
 
 def lower_output(plan: Planner, index: int, port: int) -> None:
     """A tensor into the caller's NCHW array."""
     node = plan.graph.nodes[index]
-    _unpack(plan, node, plan.views[index], Port(port, is_output=True), 4 * node.type.elements)
+    x, y = plan.views[index], Port(port, is_output=True)
+    if x.block == 1:
+        move_rows(plan, node, Address(x), x, y, tight(node), np.arange(x.height), np.arange(x.width))
+        return
+    _unpack(plan, node, x, y, 4 * node.type.elements)
 
 
 def lower_flatten(plan: Planner, index: int) -> None:
@@ -80,9 +88,13 @@ def lower_pad(plan: Planner, index: int) -> None:
     y = plan.output(index, node.type.elements * plan.images)
     top, left, bottom, right = op.pad
     rows, columns = _padded(x.height, top, bottom, op.mode), _padded(x.width, left, right, op.mode)
+    fill = op.value if op.mode == "constant" else 0.0
+    if y.block == 1:
+        move_rows(plan, node, Address(x), x, Address(y), y, rows, columns, left, fill)
+        return
     channels = _padded(x.channels, *op.channels, "zero")
     _clear(plan, node, y, channels)
-    _gather(plan, node, x, y, channels, rows, columns, fill=op.value if op.mode == "constant" else 0.0)
+    _gather(plan, node, x, y, channels, rows, columns, fill=fill)
 
 
 def _padded(length: int, before: int, after: int, mode: str) -> Indices:

@@ -24,9 +24,8 @@ def _grid(plan: Planner, y: View) -> dict[str, Argument]:
 
 def lower_activation(plan: Planner, index: int) -> None:
     node = plan.graph.nodes[index]
-    x = plan.views[node.inputs[0]]
     work = node.type.elements * plan.images
-    y = plan.output(index, 4 * work)
+    x, y = plan.views[node.inputs[0]].as_vectors(), plan.output(index, 4 * work).as_vectors()
     function, parameter = elementwise(node.op)
     plan.emit(
         Kernel("elementwise", "unary", (function,)), node, 4 * work, x=Address(x), y=Address(y), a=floats(parameter),
@@ -68,7 +67,7 @@ def _emit_affine(plan: Planner, index: int, scale: Data, shift: Data, slope: Arg
 
 def _channels(plan: Planner, node: Node, role: str, weight: Weight) -> Data:
     def make() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-        return _padded(np.asarray(weight.evaluate(plan.bank.stored.__getitem__), np.float32))
+        return _padded(np.asarray(weight.evaluate(plan.bank.read), np.float32))
 
     return plan.bank.pack((node.path, role), make)
 
@@ -84,15 +83,15 @@ def _padded(
 def lower_join(plan: Planner, index: int) -> None:
     """A sum or product of several tensors, two at a time; limits apply to the last result."""
     node = plan.graph.nodes[index]
-    views = plan.input_views(node)
     work = node.type.elements * plan.images
-    y = plan.output(index, work * (len(views) - 1))
+    y = plan.output(index, work * (len(node.inputs) - 1))
+    block, y, views = y.block, y.as_vectors(), [v.as_vectors() for v in plan.input_views(node)]
     total = views[0]
     for i, view in enumerate(views[1:], 2):
         last = i == len(views)
         low, high = limits(node.fused[0] if node.fused and last else None)
         # a partial product of gates is still a gate: only the last result has the full size for certain
-        place = y if last else plan.buffer(*layout(node.type, WIDTH, NO_HALO))
+        place = y if last else plan.buffer(*layout(node.type, block, NO_HALO)).as_vectors()
         plan.emit(
             Kernel("elementwise", "binary", (node.op.name,)), node, work, a=Address(total), b=Address(view),
             y=Address(place), limits=floats(low, high), **_grid(plan, place),

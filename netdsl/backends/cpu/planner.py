@@ -9,12 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from netdsl.backends.cpu.demands import halos, homes, spent_residuals, thin_inputs, winograd_sizes
+from netdsl.backends.cpu.demands import halos, homes, planar_maps, spent_residuals, winograd_sizes
 from netdsl.backends.cpu.jit import Kernel
+from netdsl.backends.cpu.pages import release
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.views import NO_HALO, Address, Argument, Data, Step, View, aligned, layout
 from netdsl.graph.ir import Graph, Node
 from netdsl.tensor import TensorType
+
+F32 = NDArray[np.float32]
+
+SLAB_FLOATS = 4 << 20  # chosen: 16 MiB at a time
 
 
 @dataclass
@@ -23,38 +28,63 @@ class WeightBank:
 
     stored: Mapping[str, NDArray[Any]]
     packed: dict[tuple[Any, ...], Data] = field(default_factory=dict)
+    _read: list[NDArray[Any]] = field(default_factory=list)
+    _slabs: list[F32] = field(default_factory=list)
+    _used: int = 0  # floats of the last slab
 
-    def value(self, node: Node, role: str) -> NDArray[np.float32] | None:
+    def value(self, node: Node, role: str) -> F32 | None:
         """A node's weight as float32, or None when it has none of that role."""
-        weight = node.weights.get(role)
-        return None if weight is None else np.asarray(weight.evaluate(self.stored.__getitem__), np.float32)
+        return self.required(node, role) if node.weights.get(role) else None
 
-    def required(self, node: Node, role: str) -> NDArray[np.float32]:
+    def required(self, node: Node, role: str) -> F32:
         """A node's weight as float32, which it must have."""
-        return np.asarray(node.weights[role].evaluate(self.stored.__getitem__), np.float32)
+        return np.asarray(node.weights[role].evaluate(self.read), np.float32)
 
-    def pack(self, key: tuple[Any, ...], make: Callable[[], NDArray[np.float32]]) -> Data:
+    def read(self, name: str) -> NDArray[Any]:
+        """A stored tensor. Pages of a mapped file that it reads stay in memory until something is packed from them."""
+        self._read.append(self.stored[name])
+        return self._read[-1]
+
+    def pack(self, key: tuple[Any, ...], make: Callable[[], F32]) -> Data:
         """The packed form under `key`, made on first use, on a cache line."""
         if key not in self.packed:
             made = make()
-            place = aligned(made.size)
-            place[:] = made.reshape(-1)
-            self.packed[key] = Data(place)
+            if not self._holds(made):
+                place = self.empty(made.size).reshape(made.shape)
+                place[:] = made
+                made = place
+            self.packed[key] = Data(made)
+            while self._read:
+                release(self._read.pop())
         return self.packed[key]
+
+    def empty(self, count: int) -> F32:
+        """Room for so many floats on a cache line: side by side in slabs, so that large pages can hold them."""
+        whole = -(-count // 16) * 16
+        if not self._slabs or self._used + whole > self._slabs[-1].size:
+            self._slabs.append(aligned(max(whole, SLAB_FLOATS)))
+            self._used = 0
+        self._used += whole
+        return self._slabs[-1][self._used - whole :][:count]
+
+    def _holds(self, made: F32) -> bool:
+        starts = [s.ctypes.data for s in self._slabs]
+        inside = any(a <= made.ctypes.data < a + s.nbytes for a, s in zip(starts, self._slabs, strict=True))
+        return inside and made.flags.c_contiguous
 
 
 class Planner:
-    """Collects the steps of one graph for `images` images and up to `threads` threads."""
+    """Collects the steps of one graph for `images` images, of a batch of `whole`, and up to `threads` threads."""
 
-    def __init__(self, graph: Graph, bank: WeightBank, images: int, threads: int, exact: bool = False) -> None:
+    def __init__(self, graph: Graph, bank: WeightBank, images: int, threads: int, exact: bool, whole: int) -> None:
         self.graph, self.bank, self.images, self.threads = graph, bank, images, threads
         self.views: dict[int, View] = {}
         self.flat_maps: dict[int, TensorType] = {}  # vectors that are maps left in blocked order, by node
         self.bytes: list[int] = []  # of each buffer
         self.steps: list[Step] = []
-        self.winograd = winograd_sizes(graph, images, exact)
+        self.winograd = winograd_sizes(graph, whole, exact)
         self.halos = halos(graph, self.winograd)
-        self.thin = thin_inputs(graph)
+        self.planar = planar_maps(graph, self.halos)
         self.homes = homes(graph, self.halos)
         self.residuals = spent_residuals(graph, self.halos, self.homes)
 
@@ -89,7 +119,7 @@ class Planner:
 
     def _fresh(self, index: int, work: int) -> View:
         node = self.graph.nodes[index]
-        block = node.type.channels if index in self.thin else WIDTH
+        block = 1 if index in self.planar else WIDTH
         halo = self.halos[index]
         view = self.buffer(*layout(node.type, block, halo))
         if halo != NO_HALO:

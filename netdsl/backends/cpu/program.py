@@ -29,6 +29,7 @@ MAX_IMAGES = 16  # chosen: images that go through the layers together; more go i
 ARENA_BYTES = 1 << 30  # chosen: fewer images go together when their arena would be larger
 WORK_PER_THREAD = 40_000  # chosen: multiply-accumulates (about half a microsecond) that repay a barrier
 WORK_TO_SHARE = 6_000_000  # chosen: a whole call with less (some 60 microseconds) stays on the caller's thread
+WORK_IN_PARTS = (500_000, 500_000_000)  # chosen: batches of so much work (6 us to 6 ms) are cut by images
 PLANS_KEPT = 4  # chosen: batch sizes whose plans are kept
 
 
@@ -43,10 +44,20 @@ class Plan:
     shares: tuple[int, ...]  # threads for each step
     fences: tuple[bool, ...]  # whether a barrier follows each step
 
+    @property
+    def workspace_bytes(self) -> int:
+        """What is allocated for one call at a time: the arena, and room before and after it."""
+        return self.arena_bytes + 2 * SLACK_BYTES
 
-def make_plan(graph: Graph, bank: WeightBank, images: int, threads: int, exact: bool = False) -> Plan:
-    """Plan a rewritten graph for a number of images and threads; `exact` keeps Winograd's algorithm out."""
-    planner = Planner(graph, bank, images, threads, exact)
+
+def make_plan(
+    graph: Graph, bank: WeightBank, images: int, threads: int, exact: bool = False, whole: int | None = None
+) -> Plan:
+    """Plan a rewritten graph for a number of images and threads; `exact` keeps Winograd's algorithm out.
+
+    whole  images of the batch that these are a part of: algorithms are chosen for it
+    """
+    planner = Planner(graph, bank, images, threads, exact, whole or images)
     plan_steps(planner)
     first = [len(planner.steps)] * len(planner.bytes)
     last = [0] * len(planner.bytes)
@@ -62,12 +73,17 @@ def make_plan(graph: Graph, bank: WeightBank, images: int, threads: int, exact: 
     return Plan(images, tuple(planner.steps), tuple(offsets), size, tuple(shares), tuple(fences))
 
 
+def images_at_once(plan: Plan) -> int:
+    """How many images go through the layers together, from the plan of one."""
+    return max(1, min(MAX_IMAGES, ARENA_BYTES // max(1, plan.arena_bytes)))
+
+
 class Workspace:
     """Memory for one call at a time of one plan: the arena, the argument blocks and the table of steps."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.arena = aligned((plan.arena_bytes + 2 * SLACK_BYTES) // 4)
+        self.arena = aligned(plan.workspace_bytes // 4)
         self.arena[:] = 0.0
         self._base = self.arena.ctypes.data + SLACK_BYTES
         words: list[int] = []
@@ -95,12 +111,45 @@ class Workspace:
             return 0
         return int(argument)
 
-    def run(self, inputs: Sequence[F32], outputs: Sequence[F32]) -> None:
-        words = self.words
+    def bind(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+        """Say where the caller's arrays are."""
         for position, port in self.ports:
-            array = outputs[port.index] if port.is_output else inputs[port.index]
-            words[position] = array.__array_interface__["data"][0]
+            self.words[position] = outputs[port.index] if port.is_output else inputs[port.index]
+
+    def run(self, inputs: Sequence[F32], outputs: Sequence[F32]) -> None:
+        self.bind(_addresses(inputs), _addresses(outputs))
         team().run(self.table_address, self.steps, self.threads)
+
+
+class Parts:
+    """Memory for one call of a small network on a batch: each thread takes some images through all layers by itself.
+
+    No barrier, and nothing that one thread wrote is read by another: between layers of a few microseconds both cost
+    more than that every thread reads all weights.
+    """
+
+    def __init__(self, plans: Sequence[Plan]) -> None:
+        self.parts = [Workspace(plan) for plan in plans]
+        self._tables = np.array([(w.table_address, w.steps) for w in self.parts], np.int64)
+        self._words = np.array([self._tables.ctypes.data, len(plans)], np.int64)
+        row = (jit.load(jit.EACH)[0], self._words.ctypes.data, len(plans), 1)
+        self._table = np.array(row, np.int64)
+
+    def run(self, inputs: Sequence[F32], outputs: Sequence[F32]) -> None:
+        given, made = _addresses(inputs), _addresses(outputs)
+        sizes, results = [x[0].nbytes for x in inputs], [y[0].nbytes for y in outputs]
+        first = 0
+        for part in self.parts:
+            part.bind(
+                [a + first * n for a, n in zip(given, sizes, strict=True)],
+                [a + first * n for a, n in zip(made, results, strict=True)],
+            )
+            first += part.plan.images
+        team().run(self._table.ctypes.data, 1, len(self.parts))
+
+
+def _addresses(arrays: Sequence[F32]) -> list[int]:
+    return [a.__array_interface__["data"][0] for a in arrays]
 
 
 class Program:
@@ -120,27 +169,46 @@ class Program:
         self.threads = min(threads or available_threads(), available_threads())
         self._bank = WeightBank(weights)
         self._shapes = [graph.nodes[o.node].type.shape for o in graph.outputs]
-        self._plans: OrderedDict[int, tuple[Plan, list[Workspace]]] = OrderedDict()
-        self.images_at_once = max(1, min(MAX_IMAGES, ARENA_BYTES // max(1, self.plan(1).arena_bytes)))
+        self._plans: OrderedDict[int, tuple[Sequence[Plan], list[Workspace | Parts]]] = OrderedDict()
+        self.images_at_once = images_at_once(self.plan(1))
         self.prepare(1, progress)
 
     def prepare(self, images: int, progress: jit.Progress | None = None) -> None:
         """Plan and compile for a batch size now rather than at its first call."""
         executor = [jit.RUN, jit.SERVE] if self.threads > 1 else [jit.RUN]
         turns = {min(images, self.images_at_once), images % self.images_at_once} - {0}
-        jit.load_all(executor + [s.kernel for n in turns for s in self.plan(n).steps], progress)
+        plans = [plan for n in turns for plan in self._idle(n)[0]]
+        executor += [jit.EACH] if len(plans) > len(turns) else []
+        jit.load_all(executor + [s.kernel for plan in plans for s in plan.steps], progress)
+
+    @property
+    def arena_bytes(self) -> int:
+        """What is allocated for one call at a time with one image."""
+        return self.plan(1).workspace_bytes
 
     def plan(self, images: int) -> Plan:
-        """The plan for a batch size."""
-        return self._idle(images)[0]
+        """The plan for a batch size whose images go through the layers together."""
+        plans, _ = self._idle(images)
+        return plans[0] if len(plans) == 1 else make_plan(self.graph, self._bank, images, self.threads, self.exact)
 
-    def _idle(self, images: int) -> tuple[Plan, list[Workspace]]:
+    def _idle(self, images: int) -> tuple[Sequence[Plan], list[Workspace | Parts]]:
+        """The plans of a batch's parts (one: all images together), and workspaces nobody uses now."""
         found = self._plans.get(images)
         if found is None:
-            found = self._plans[images] = make_plan(self.graph, self._bank, images, self.threads, self.exact), []
+            found = self._plans[images] = self._planned(images), []
             while len(self._plans) > PLANS_KEPT:
                 self._plans.popitem(last=False)
         return found
+
+    def _planned(self, images: int) -> Sequence[Plan]:
+        together = make_plan(self.graph, self._bank, images, self.threads, self.exact)
+        least, most = WORK_IN_PARTS
+        count = min(self.threads, images)
+        if count == 1 or not least <= sum(s.work for s in together.steps) <= most:
+            return [together]
+        sizes = [images * (i + 1) // count - images * i // count for i in range(count)]
+        made = {n: make_plan(self.graph, self._bank, n, 1, self.exact, images) for n in set(sizes)}
+        return [made[n] for n in sizes]
 
     def __call__(self, inputs: Sequence[F32]) -> list[F32]:
         n = len(inputs[0])
@@ -155,11 +223,11 @@ class Program:
         return outputs
 
     def _run(self, images: int, inputs: Sequence[F32], outputs: Sequence[F32]) -> None:
-        plan, idle = self._idle(images)
+        plans, idle = self._idle(images)
         try:
             workspace = idle.pop()
         except IndexError:
-            workspace = Workspace(plan)
+            workspace = Workspace(plans[0]) if len(plans) == 1 else Parts(plans)
         workspace.run(inputs, outputs)
         idle.append(workspace)
 

@@ -68,6 +68,16 @@ def emit_fma(builder: Any, x: Any, y: Any, z: Any) -> Any:
     return _call(builder, f"llvm.fma.v{WIDTH}f32", LLVM_VEC, [x, y, z])
 
 
+def emit_fma_from(builder: Any, x: Any, base: Any, offset: int, z: Any) -> Any:
+    """x * (the vector at base + offset) + z; the multiply-add itself reads the factor, where LLVM would use a register.
+
+    The memory must not change while a kernel runs: LLVM is not told that it is read.
+    """
+    kind = ir.FunctionType(LLVM_VEC, [LLVM_VEC, LLVM_VEC, I64])
+    text = f"vfmadd231ps {offset}($3), $2, $0"
+    return builder.asm(kind, text, "=v,0,v,r", [z, x, base], side_effect=False)
+
+
 def emit_max(builder: Any, x: Any, y: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", x, y), x, y)
 
@@ -151,6 +161,30 @@ def store(typingctx: Any, address: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.intp, vec), codegen
+
+
+def emit_store_first(builder: Any, address: Any, value: Any, count: Any) -> None:
+    """Store the lanes below `count` (an i64, any value)."""
+    lanes = ir.VectorType(I32, WIDTH)
+    most = builder.select(builder.icmp_signed("<", count, ir.Constant(I64, WIDTH)), count, ir.Constant(I64, WIDTH))
+    undefined = ir.Constant(lanes, ir.Undefined)
+    limit = builder.insert_element(undefined, builder.trunc(most, I32), ir.Constant(I32, 0))
+    limit = builder.shuffle_vector(limit, undefined, ir.Constant(lanes, [0] * WIDTH))
+    mask = builder.icmp_signed("<", ir.Constant(lanes, list(range(WIDTH))), limit)
+    kind = ir.FunctionType(ir.VoidType(), [LLVM_VEC, LLVM_VEC.as_pointer(), I32, mask.type])
+    masked = cgutils.get_or_insert_function(builder.module, kind, f"llvm.masked.store.v{WIDTH}f32.p0")
+    builder.call(masked, [value, emit_pointer(builder, address, LLVM_VEC), ir.Constant(I32, 4), mask])
+
+
+@intrinsic
+def store_first(typingctx: Any, address: Any, value: Any, count: Any) -> Any:
+    """Store the first `count` lanes: all of them from WIDTH on, none below 1."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        emit_store_first(builder, *args)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, vec, types.intp), codegen
 
 
 def _binary(emit: Callable[..., Any], doc: str) -> Any:

@@ -45,3 +45,4 @@ def host() -> Target:
 
 WIDTH = host().width
 VECTOR_BYTES = 4 * WIDTH
+FMA_FROM_MEMORY = WIDTH == 16  # whether a multiply-add may read a factor itself: x86, whose vectors alone are so wide

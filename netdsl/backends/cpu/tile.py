@@ -16,15 +16,17 @@ from netdsl.backends.cpu.simd import (
     I64,
     LLVM_VEC,
     emit_fma,
+    emit_fma_from,
     emit_load,
     emit_max,
     emit_min,
     emit_offset,
     emit_pointer,
     emit_splat,
+    emit_store_first,
     vec,
 )
-from netdsl.backends.cpu.target import VECTOR_BYTES, WIDTH
+from netdsl.backends.cpu.target import FMA_FROM_MEMORY, VECTOR_BYTES, WIDTH, host
 
 
 class TileType(types.Type):
@@ -49,13 +51,15 @@ class Tile:
     Its operations are intrinsics; each is made anew when asked for, so take them once, outside the kernel:
 
     start(bias)                   every pixel begins as the `cols` vectors at address `bias`
+    start_rows(bias)              every vector of row m begins as the float at `bias + 4 * m` in all lanes
     outer(t, x, line, w)          t[l, m, n] += x[l * line + m * pixel] * w[n]: one step of a matrix product
     inner(t, x, w)                t[0, m, 0] += x[m * pixel ...] * w, lane by lane (depthwise; one line, one column)
     add_from(t, at, ...)          t[l, m, n] += the vector at `at + l * line + m * row + n * col`
     clamp(t, low, high)           t limited to low .. high, vectors
     put(t, at, ...)               store the tile
+    put_first(t, at, row, lanes)  store rows `row` bytes apart whose vectors touch: `lanes` floats of each (one line)
 
-    The last two take (line, row, col) in bytes and how many lines, rows and columns are real.
+    add_from and put take (line, row, col) in bytes and how many lines, rows and columns are real.
     """
 
     rows: int
@@ -88,22 +92,46 @@ class Tile:
         return start
 
     @property
+    def start_rows(self) -> Any:
+        kind, cols = self.type, self.cols
+
+        @intrinsic
+        def start_rows(typingctx: Any, bias: Any) -> Any:
+            def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+                value = ir.Constant(ir.ArrayType(LLVM_VEC, kind.count), ir.Undefined)
+                for i in range(kind.count):
+                    at = emit_offset(builder, args[0], 4 * (i // cols))
+                    value = builder.insert_value(value, emit_splat(builder, emit_load(builder, at, F32, 4)), i)
+                return value
+
+            return kind(types.intp), codegen
+
+        return start_rows
+
+    @property
     def outer(self) -> Any:
         kind, lines, rows, cols, pixel = self.type, self.lines, self.rows, self.cols, self.pixel
+        # where accumulators, weights and a broadcast are one too many for the registers
+        from_memory = FMA_FROM_MEMORY and kind.count + cols + 1 == host().registers + 1
 
         @intrinsic
         def outer(typingctx: Any, t: Any, x: Any, line: Any, w: Any) -> Any:
             def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
                 value, x, line, w = args
+                held = cols - 1 if from_memory else cols
                 weights = [
-                    emit_load(builder, emit_offset(builder, w, n * VECTOR_BYTES), LLVM_VEC, 4) for n in range(cols)
+                    emit_load(builder, emit_offset(builder, w, n * VECTOR_BYTES), LLVM_VEC, 4) for n in range(held)
                 ]
                 i = 0
                 for _ in range(lines):
                     for m in range(rows):
                         b = emit_splat(builder, emit_load(builder, emit_offset(builder, x, 4 * m * pixel), F32, 4))
-                        for weight in weights:
-                            sum_ = emit_fma(builder, b, weight, builder.extract_value(value, i))
+                        for n in range(cols):
+                            term = builder.extract_value(value, i)
+                            if n < held:
+                                sum_ = emit_fma(builder, b, weights[n], term)
+                            else:
+                                sum_ = emit_fma_from(builder, b, w, n * VECTOR_BYTES, term)
                             value = builder.insert_value(value, sum_, i)
                             i += 1
                     x = builder.add(x, line)
@@ -190,6 +218,26 @@ class Tile:
             return types.void(kind, *[types.intp] * 7), codegen
 
         return put
+
+    @property
+    def put_first(self) -> Any:
+        kind, rows, cols = self.type, self.rows, self.cols
+
+        @intrinsic
+        def put_first(typingctx: Any, t: Any, at: Any, row: Any, lanes: Any) -> Any:
+            def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+                value, at, row, lanes = args
+                for m in range(rows):
+                    for n in range(cols):
+                        left = builder.sub(lanes, ir.Constant(I64, n * WIDTH))
+                        address = emit_offset(builder, at, n * VECTOR_BYTES)
+                        emit_store_first(builder, address, builder.extract_value(value, m * cols + n), left)
+                    at = builder.add(at, row)
+                return context.get_dummy_value()
+
+            return types.void(kind, *[types.intp] * 3), codegen
+
+        return put_first
 
 
 def _cells(builder: Any, shape: tuple[int, int, int], args: Any) -> Any:

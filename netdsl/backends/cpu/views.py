@@ -16,11 +16,15 @@ from netdsl.tensor import TensorType
 
 Halo = tuple[int, int, int, int]  # zeros kept around a map: (top, left, bottom, right)
 NO_HALO: Halo = (0, 0, 0, 0)
+LARGE_PAGE = 2 << 20  # bytes; of x86 and most ARM systems
+PLANE_ROWS = 16  # chosen: parts of whole vectors that a plane can be cut into, for threads to share
 
 
 @dataclass(frozen=True)
 class View:
     """Channels x height x width of every image, in blocks of `block` channels; strides in bytes.
+
+    `block` is WIDTH, or 1 for a planar map, whose vectors lie along its rows.
 
     buffer   number of the arena's buffer
     start    offset of image 0's first interior pixel within the buffer
@@ -52,6 +56,14 @@ class View:
         """Whether a row's end is the next row's start, so that pixels may be counted through."""
         return self.row == self.width * self.pixel
 
+    def as_vectors(self) -> View:
+        """A planar map without a halo as one block of vectors, gaps between its planes included; others as they are."""
+        if self.block == WIDTH:
+            return self
+        row = self.image // PLANE_ROWS
+        return replace(self, channels=WIDTH, height=PLANE_ROWS, width=row // (4 * WIDTH), block=WIDTH,
+                       plane=self.image, row=row)  # fmt: skip
+
     def strides(self, name: str) -> dict[str, int]:
         """Kernel arguments NAME_image, NAME_plane, NAME_row, NAME_pixel."""
         return {
@@ -69,6 +81,8 @@ def layout(kind: TensorType, block: int = WIDTH, halo: Halo = NO_HALO) -> tuple[
     pixel = 4 * block
     row = (left + width + right) * pixel
     plane = (top + height + bottom) * row
+    if block == 1:
+        plane = -(-plane // (64 * PLANE_ROWS)) * 64 * PLANE_ROWS
     image = math.ceil(channels / block) * plane
     return View(0, top * row + left * pixel, channels, height, width, block, image, plane, row, halo), image
 
@@ -131,10 +145,15 @@ def floats(*values: float) -> Data:
 
 
 def aligned(count: int) -> NDArray[np.float32]:
-    """`count` float32 that start on a cache line."""
-    raw = np.empty(count * 4 + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    out: NDArray[np.float32] = raw[start : start + count * 4].view(np.float32)
+    """`count` float32 that start on a cache line; many of them on pages of 2 MiB where the system has such.
+
+    NumPy asks the system for large pages for arrays of 4 MiB and more. Room that is not touched costs nothing.
+    """
+    size = 4 * count
+    step = LARGE_PAGE if size >= LARGE_PAGE // 4 else 64
+    raw = np.empty(size + step if step == 64 else max(size, LARGE_PAGE) + step, np.uint8)
+    start = -raw.ctypes.data % step
+    out: NDArray[np.float32] = raw[start : start + size].view(np.float32)
     return out
 
 

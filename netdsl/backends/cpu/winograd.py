@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -15,20 +16,32 @@ from netdsl.backends.cpu.tiles import L2_BYTES, tile_for
 from netdsl.ops.conv import Conv
 from netdsl.tensor import TensorType
 
+F32 = NDArray[np.float32]
 
-def pack_winograd(weight: NDArray[np.float32], m: int, cols: int) -> NDArray[np.float32]:
-    """[K, C, 3, 3] transformed in float64 to [tile of outputs][(m+2)^2][C][outputs of the tile], zeros at the edges."""
+# Measured: OpenBLAS shares products of more multiply-adds among threads of its own, which at these shapes is slower.
+SMALL_PRODUCT = 1 << 18
+
+
+def pack_winograd(weight: F32, m: int, cols: int, empty: Callable[[int], F32]) -> F32:
+    """[K, C, 3, 3] transformed in float64 to [tile of outputs][(m+2)^2][C][outputs of the tile], zeros at the edges.
+
+    empty  gives room for so many floats
+    """
     g = np.array(WEIGHT[m], np.float64)
     k, c = weight.shape[:2]
     outputs, cells = cols * WIDTH, (m + 2) ** 2
     tiles, depth = -(-k // outputs), -(-c // WIDTH) * WIDTH
-    packed = np.zeros((tiles, cells, depth, outputs), np.float32)
+    together = next(n for n in (16, 8, 4, 2, 1) if n == 1 or 9 * cells * n * outputs <= SMALL_PRODUCT)  # channels
+    packed = empty(tiles * cells * depth * outputs).reshape(tiles, cells, depth // together, -1)
     kron = np.kron(g, g)  # one product for both sides: vec(G w G^T) = (G x G) vec(w)
+    rows = np.zeros((outputs, depth, 9), np.float32)
     for t, place in enumerate(packed):
-        rows = weight[t * outputs : (t + 1) * outputs]
-        u = kron @ rows.astype(np.float64).reshape(len(rows) * c, 9).T
-        place[:, :c, : len(rows)] = u.reshape(cells, len(rows), c).swapaxes(1, 2)
-    return packed
+        count = min(outputs, k - t * outputs)
+        rows[:count, :c] = weight[t * outputs :][:count].reshape(count, c, 9)
+        rows[count:] = 0
+        taps = rows.reshape(outputs, -1, together, 9).transpose(1, 3, 2, 0).astype(np.float64, "C")
+        place[:] = (kron @ taps.reshape(-1, 9, together * outputs)).swapaxes(0, 1)
+    return packed.reshape(tiles, cells, depth, outputs)
 
 
 # Cost model, in register-wide multiply-adds.

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import tempfile
 import threading
 import warnings
 import zlib
@@ -26,20 +24,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from netdsl import kept
 from netdsl.backends.cuda.device import INSTALL
 from netdsl.backends.cuda.steps import Kernel
-from netdsl.errors import DeviceError, NetWarning
+from netdsl.errors import DeviceError
 
 Capability = tuple[int, int]
 
-_MAGIC = b"netdsl-cubin-1\n"
 _COMPILERS = (
     "numba", "numba-cuda", "llvmlite", "cuda-core", "nvidia-nvvm", "nvidia-nvjitlink", "nvidia-cuda-nvcc-cu12",
     "nvidia-nvjitlink-cu12",
 )  # fmt: skip
 _lock = threading.RLock()
 _loaded: dict[tuple[Kernel, Capability], Compiled] = {}
-_warned = False  # whether it was said that the cache cannot be written
 
 
 @dataclass(frozen=True)
@@ -53,16 +50,6 @@ class Compiled:
     parameters: tuple[str, ...]
     types: tuple[str, ...]
     code: bytes
-
-
-def cache_folder() -> Path:
-    """Where compiled kernels are kept: $NETDSL_CACHE/kernels, or the user's cache folder."""
-    root = os.environ.get("NETDSL_CACHE")
-    if root is None:
-        from platformdirs import user_cache_dir
-
-        root = user_cache_dir("netdsl")
-    return Path(root) / "kernels"
 
 
 @cache
@@ -79,7 +66,7 @@ def _environment() -> str:
 
 def _path(kernel: Kernel, capability: Capability) -> Path:
     exact = zlib.crc32(repr(kernel).encode())  # a name may be that of several kernels
-    return cache_folder() / f"{kernel.name}-{exact:08x}-sm{capability[0]}{capability[1]}-{_environment()}.cubin"
+    return kept.folder("kernels") / f"{kernel.name}-{exact:08x}-sm{capability[0]}{capability[1]}-{_environment()}.cubin"
 
 
 def is_cached(kernel: Kernel, capability: Capability) -> bool:
@@ -141,39 +128,14 @@ def _compiled(kernel: Kernel, kinds: Mapping[str, str], capability: Capability) 
 
 def _read(path: Path) -> Compiled | None:
     """A kernel from the cache, or None."""
-    try:
-        blob = path.read_bytes()
-    except OSError:
+    content = kept.read(path)
+    if content is None:
         return None
-    head, body = blob[: len(_MAGIC) + 32], blob[len(_MAGIC) + 32 :]
-    if head != _MAGIC + hashlib.sha256(body).digest():
-        return None
-    line, _, code = body.partition(b"\n")
+    line, _, code = content.partition(b"\n")
     facts = json.loads(line)
     return Compiled(facts["symbol"], tuple(facts["parameters"]), tuple(facts["types"]), code)
 
 
 def _write(path: Path, compiled: Compiled) -> None:
     facts = {"symbol": compiled.symbol, "parameters": compiled.parameters, "types": compiled.types}
-    body = json.dumps(facts).encode() + b"\n" + compiled.code
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(_MAGIC + hashlib.sha256(body).digest() + body)
-            os.replace(temporary, path)
-        except OSError:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        _warn_once(path.parent, error)
-
-
-def _warn_once(folder: Path, error: OSError) -> None:
-    global _warned
-    if not _warned:
-        _warned = True
-        reason = error.strerror or str(error)
-        message = f"compiled kernels cannot be kept in {folder} ({reason}), so every process compiles them anew"
-        warnings.warn(f"{message}; NETDSL_CACHE names another folder", NetWarning, stacklevel=2)
+    kept.keep_kernel(path, json.dumps(facts).encode() + b"\n" + compiled.code)

@@ -40,7 +40,10 @@ def run(
 
 def evaluate(node: Node, weights: Mapping[str, Array], inputs: Sequence[Array], dtype: DTypeLike = np.float64) -> Array:
     """One node: its operation, then its epilogue. `inputs` are the values of node.inputs."""
-    params = {role: weight.evaluate(weights.__getitem__).astype(dtype) for role, weight in node.weights.items()}
+    params = {
+        role: weight.evaluate(lambda name: weights[name].astype(dtype)).astype(dtype)
+        for role, weight in node.weights.items()
+    }
     own = len(inputs) - sum(isinstance(op, (Add, Mul)) for op in node.fused)
     y = node.op.reference(params, *inputs[:own])
     extra: Iterator[Any] = iter(inputs[own:])

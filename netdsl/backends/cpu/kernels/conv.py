@@ -13,100 +13,109 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from netdsl.backends.cpu.kernels.functions import FUNCTIONS
-from netdsl.backends.cpu.simd import VECTOR_BYTES, broadcast, i64, leaf, load, prefetch, store
+from netdsl.backends.cpu.simd import VECTOR_BYTES, broadcast, i64, leaf, load, prefetch, splat, store
 from netdsl.backends.cpu.tile import Tile
 
+INFINITY = np.float32(np.inf)
 AHEAD = 4096  # bytes of weights asked for early; measured: 107 to 152 GFLOP/s where weights come from beyond L2
 
 
 def _finish(tile: Tile, function: str | None) -> Any:
-    """The epilogue: residual, limits, store; then, while the tile is in L1, an elementwise function over it."""
-    add_from, clamp, put = tile.add_from, tile.clamp, tile.put
+    """The epilogue: limits, store; then, while the tile is in L1, an elementwise function over it."""
+    clamp, put = tile.clamp, tile.put
     if function is None:
 
         @leaf
-        def finish(acc, y, y_row, y_pixel, y_plane, r, r_row, r_pixel, r_plane, lines, rows, cols, low, high, a):  # type: ignore[no-untyped-def]
-            if r != 0:
-                acc = add_from(acc, r, r_row, r_pixel, r_plane, lines, rows, cols)
+        def finish(acc, y, y_row, y_pixel, y_plane, lines, rows, cols, low, high, a, last):  # type: ignore[no-untyped-def]
             put(clamp(acc, low, high), y, y_row, y_pixel, y_plane, lines, rows, cols)
 
         return finish
     apply = FUNCTIONS[function]
 
     @leaf
-    def finish_with(acc, y, y_row, y_pixel, y_plane, r, r_row, r_pixel, r_plane, lines, rows, cols, low, high, a):  # type: ignore[no-untyped-def]
-        if r != 0:
-            acc = add_from(acc, r, r_row, r_pixel, r_plane, lines, rows, cols)
+    def finish_with(acc, y, y_row, y_pixel, y_plane, lines, rows, cols, low, high, a, last):  # type: ignore[no-untyped-def]
         put(acc, y, y_row, y_pixel, y_plane, lines, rows, cols)
-        for n in range(cols):
-            for line in range(lines):
-                for m in range(rows):
-                    at = y + line * y_row + m * y_pixel + n * y_plane
-                    store(at, apply(load(at), a))
+        if last:
+            for n in range(cols):
+                for line in range(lines):
+                    for m in range(rows):
+                        at = y + line * y_row + m * y_pixel + n * y_plane
+                        store(at, apply(load(at), a))
 
     return finish_with
 
 
 def make_conv(lines: int, rows: int, cols: int, pixel: int, function: str | None) -> Callable[..., None]:
-    """A tile of lines x rows output pixels x cols channel blocks; neighbours' inputs lie `pixel` floats apart."""
+    """A tile of lines x rows output pixels x cols channel blocks; neighbours' inputs lie `pixel` floats apart.
+
+    The taps are taken `span` at a time over all pixels of a band, sums waiting in y meanwhile, so that weights stay in
+    the first-level cache from one pass to the next. What is needed next is asked for early: `ahead` bytes before its
+    use, or, with `ahead` 0, the next span's weights in the course of all passes.
+    """
     tile = Tile(rows, cols, pixel, lines)
-    start, outer = tile.start, tile.outer
+    start, outer, add_from = tile.start, tile.outer, tile.add_from
     finish = _finish(tile, function)
     step = cols * VECTOR_BYTES
 
     def conv(  # type: ignore[no-untyped-def]
-        tid, nt, x, w, bias, taps, n_taps, run, group_offsets, y, r, limits,
+        tid, nt, x, w, bias, zeros, taps, n_taps, run, span, ahead, group_offsets, y, r, limits,
         images, groups, blocks, bands, chunks, height, width, last_width,
         x_image, x_row, w_group, y_image, y_plane, y_row, y_pixel, r_image, r_plane, r_row, r_pixel,
     ):  # fmt: skip
-        low, high, a = broadcast(limits), broadcast(limits + 4), broadcast(limits + 8)
+        lowest, highest, a = broadcast(limits), broadcast(limits + 4), broadcast(limits + 8)
         down = (height + lines - 1) // lines
         stripes = images * down
         units = bands * chunks
         for unit in range(units * tid // nt, units * (tid + 1) // nt):
             chunk, band = unit % chunks, unit // chunks
+            first_stripe, last_stripe = stripes * band // bands, stripes * (band + 1) // bands
+            passes = max(1, (last_stripe - first_stripe) * ((width + rows - 1) // rows))
+            pace = step if ahead != 0 else (step + passes - 1) // passes
             for g in range(groups * chunk // chunks, groups * (chunk + 1) // chunks):
                 valid = min(cols, blocks - g * cols)
-                for stripe in range(stripes * band // bands, stripes * (band + 1) // bands):
-                    image, p = stripe // down, stripe % down * lines
-                    xg = x + image * x_image + p * x_row + i64(group_offsets, g)
-                    yg = y + image * y_image + p * y_row + g * cols * y_plane
-                    rg = r + image * r_image + p * r_row + g * cols * r_plane
-                    tall = min(lines, height - p)
-                    here = width if p < height - 1 else last_width
-                    for q in range(0, here, rows):
-                        acc = start(bias + g * step)
-                        origin = xg + 4 * q * pixel
-                        wt = w + g * w_group
-                        for t in range(n_taps):
-                            xt = origin + i64(taps, t)
-                            for _ in range(run):
-                                for ahead in range(AHEAD, AHEAD + step, 64):
-                                    prefetch(wt + ahead)
-                                acc = outer(acc, xt, x_row, wt)
-                                xt += 4
-                                wt += step
-                        wide = min(rows, here - q)
-                        yt = yg + q * y_pixel
-                        rt = rg + q * r_pixel if r != 0 else 0
-                        finish(
-                            acc,
-                            yt,
-                            y_row,
-                            y_pixel,
-                            y_plane,
-                            rt,
-                            r_row,
-                            r_pixel,
-                            r_plane,
-                            tall,
-                            wide,
-                            valid,
-                            low,
-                            high,
-                            a,
-                        )
+                for t0 in range(0, max(1, n_taps), span):
+                    t1 = min(n_taps, t0 + span)
+                    last = t1 == n_taps
+                    low, high = splat(-INFINITY), splat(INFINITY)
+                    if last:
+                        low, high = lowest, highest
+                    begin = bias + g * step if t0 == 0 else zeros
+                    # what is added before the products: the residual, or the sums so far
+                    before, b_image, b_plane, b_row, b_pixel = r, r_image, r_plane, r_row, r_pixel
+                    if t0 != 0:
+                        before, b_image, b_plane, b_row, b_pixel = y, y_image, y_plane, y_row, y_pixel
+                    ws = w + g * w_group + t0 * run * step
+                    size = (t1 - t0) * run * step
+                    soon = ws + (ahead if ahead != 0 else size)
+                    for stripe in range(first_stripe, last_stripe):
+                        image, p = stripe // down, stripe % down * lines
+                        xg = x + image * x_image + p * x_row + i64(group_offsets, g)
+                        yg = y + image * y_image + p * y_row + g * cols * y_plane
+                        bg = before + image * b_image + p * b_row + g * cols * b_plane
+                        tall = min(lines, height - p)
+                        here = width if p < height - 1 else last_width
+                        for q in range(0, here, rows):
+                            wide = min(rows, here - q)
+                            acc = start(begin)
+                            if before != 0:
+                                acc = add_from(acc, bg + q * b_pixel, b_row, b_pixel, b_plane, tall, wide, valid)
+                            origin = xg + 4 * q * pixel
+                            wt = ws
+                            if ahead != 0:
+                                soon = ws + ahead
+                            for t in range(t0, t1):
+                                xt = origin + i64(taps, t)
+                                for _ in range(run):
+                                    prefetch(soon)
+                                    soon += pace
+                                    acc = outer(acc, xt, x_row, wt)
+                                    xt += 4
+                                    wt += step
+                            yt = yg + q * y_pixel
+                            finish(acc, yt, y_row, y_pixel, y_plane, tall, wide, valid, low, high, a, last)
 
     return conv
 
@@ -114,7 +123,7 @@ def make_conv(lines: int, rows: int, cols: int, pixel: int, function: str | None
 def make_depthwise(rows: int, pixel: int, function: str | None) -> Callable[..., None]:
     """One filter for each channel: a tile of rows output pixels x one channel block, weights [block][tap][c]."""
     tile = Tile(rows, 1, pixel)
-    start, inner = tile.start, tile.inner
+    start, inner, add_from = tile.start, tile.inner, tile.add_from
     finish = _finish(tile, function)
 
     def depthwise(  # type: ignore[no-untyped-def]
@@ -139,6 +148,8 @@ def make_depthwise(rows: int, pixel: int, function: str | None) -> Callable[...,
                     yt = yb + p * y_row + q * y_pixel
                     rt = rb + p * r_row + q * r_pixel if r != 0 else 0
                     wide = min(rows, width - q)
-                    finish(acc, yt, y_row, y_pixel, y_plane, rt, r_row, r_pixel, r_plane, 1, wide, 1, low, high, a)
+                    if r != 0:
+                        acc = add_from(acc, rt, r_row, r_pixel, r_plane, 1, wide, 1)
+                    finish(acc, yt, y_row, y_pixel, y_plane, 1, wide, 1, low, high, a, True)
 
     return depthwise

@@ -153,6 +153,16 @@ def _walk(mailbox, table, steps, thread, threads):  # type: ignore[no-untyped-de
             _barrier(mailbox, threads)
 
 
+def make_each() -> Callable[..., None]:
+    """Tables that have nothing to do with each other: each is walked by one thread; (table, steps) at `tables`."""
+
+    def each(tid, nt, tables, parts):  # type: ignore[no-untyped-def]
+        for part in range(parts * tid // nt, parts * (tid + 1) // nt):
+            _walk(0, i64(tables, 2 * part), i64(tables, 2 * part + 1), 0, 1)
+
+    return each
+
+
 def make_run() -> Callable[..., None]:
     """run(mailbox, table, steps, threads, posted, out): the caller's side, as thread 0.
 

@@ -8,23 +8,23 @@ from netdsl.backends.cpu.simd import VECTOR_BYTES, WIDTH, broadcast, f32, i64, l
 
 
 def make_pack() -> Callable[..., None]:
-    """The caller's NCHW array into blocks of `block` channels; lanes past the last channel become 0."""
+    """The caller's NCHW array into blocks of channels; lanes past the last channel become 0."""
 
-    def pack(tid, nt, x, y, images, channels, block, height, width, y_image, y_plane, y_row):  # type: ignore[no-untyped-def]
-        blocks = (channels + block - 1) // block
+    def pack(tid, nt, x, y, images, channels, height, width, y_image, y_plane, y_row):  # type: ignore[no-untyped-def]
+        blocks = (channels + WIDTH - 1) // WIDTH
         units = images * blocks * height
         for unit in range(units * tid // nt, units * (tid + 1) // nt):
             h, image_block = unit % height, unit // height
             b, image = image_block % blocks, image_block // blocks
             yr = y + image * y_image + b * y_plane + h * y_row
-            real = min(block, channels - b * block)
-            if real < block:  # only whole vectors have empty lanes
+            real = min(WIDTH, channels - b * WIDTH)
+            if real < WIDTH:
                 for w in range(width):
                     store(yr + w * VECTOR_BYTES, zero())
             for lane in range(real):
-                xr = x + 4 * ((image * channels + b * block + lane) * height + h) * width
+                xr = x + 4 * ((image * channels + b * WIDTH + lane) * height + h) * width
                 for w in range(width):
-                    set_f32(yr + 4 * (w * block + lane), f32(xr + 4 * w))
+                    set_f32(yr + 4 * (w * WIDTH + lane), f32(xr + 4 * w))
 
     return pack
 

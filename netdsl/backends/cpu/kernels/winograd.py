@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from netdsl.backends.cpu.kernels.conv import AHEAD
 from netdsl.backends.cpu.kernels.functions import FUNCTIONS
 from netdsl.backends.cpu.kernels.matrices import INPUT, OUTPUT
 from netdsl.backends.cpu.simd import (
@@ -51,7 +50,7 @@ def make_winograd(m: int, rows: int, cols: int, function: str | None) -> Callabl
     """Register tile: rows patches x cols output blocks. `scratch` holds `scratch_bytes` for each thread."""
     finish = _limited(function)
     tile = Tile(rows, cols, VECTOR_BYTES // 4)
-    start, outer, put = tile.start, tile.outer, tile.put
+    start, outer, add_from, put = tile.start, tile.outer, tile.add_from, tile.put
     side = m + 2
     cells = side * side
     input_1d, output_1d = transform(INPUT[m]), transform(OUTPUT[m])
@@ -80,7 +79,7 @@ def make_winograd(m: int, rows: int, cols: int, function: str | None) -> Callabl
 
     def winograd(  # type: ignore[no-untyped-def]
         tid, nt, x, u, bias, y, r, limits, zeros, scratch, scratch_bytes,
-        images, down, across, depth, groups, blocks, patches, chunks, together, height, width,
+        images, down, across, depth, span, groups, blocks, patches, chunks, together, height, width,
         x_image, x_plane, x_row, y_image, y_plane, y_row, r_image, r_plane, r_row,
     ):  # fmt: skip
         low, high, a = broadcast(limits), broadcast(limits + 4), broadcast(limits + 8)
@@ -92,12 +91,14 @@ def make_winograd(m: int, rows: int, cols: int, function: str | None) -> Callabl
         v_cell = depth * v_block
         o = v + cells * v_cell
         o_cell = together * cols * v_block
+        u_cell = depth * lanes * step
         units = parts * chunks
         done = -1
         for unit in range(units * tid // nt, units * (tid + 1) // nt):
             chunk, part = unit % chunks, unit // chunks
             first = total * part // parts
             count = total * (part + 1) // parts - first
+            pace = step // ((count + rows - 1) // rows)
             if part != done:
                 for b in range(depth):
                     for t in range(count):
@@ -112,20 +113,29 @@ def make_winograd(m: int, rows: int, cols: int, function: str | None) -> Callabl
                 for e in range(cells):
                     for g in range(g0, g1):
                         product = o + e * o_cell + (g - g0) * cols * v_block
-                        for t in range(0, count, rows):
-                            acc = start(zeros)
-                            wt = u + (g * cells + e) * depth * lanes * step
-                            vt = v + e * v_cell + t * VECTOR_BYTES
-                            for _ in range(depth):
-                                for lane in range(lanes):
-                                    for ahead in range(AHEAD, AHEAD + step, 64):
-                                        prefetch(wt + ahead)
-                                    acc = outer(acc, vt + 4 * lane, 0, wt)
-                                    wt += step
-                                vt += v_block
-                            put(
-                                acc, product + t * VECTOR_BYTES, 0, VECTOR_BYTES, v_block, 1, min(rows, count - t), cols
-                            )
+                        for d0 in range(0, depth, span):
+                            d1 = min(depth, d0 + span)
+                            ws = u + (g * cells + e) * u_cell + d0 * lanes * step
+                            # the weights that come next, a little with every step
+                            soon = ws + (d1 - d0) * lanes * step
+                            if d1 == depth:
+                                soon = u + ((g + 1) * cells + e if g + 1 < g1 else g0 * cells + e + 1) * u_cell
+                            for t in range(0, count, rows):
+                                wide = min(rows, count - t)
+                                pt = product + t * VECTOR_BYTES
+                                acc = start(zeros)
+                                if d0 != 0:
+                                    acc = add_from(acc, pt, 0, VECTOR_BYTES, v_block, 1, wide, cols)
+                                wt = ws
+                                vt = v + e * v_cell + d0 * v_block + t * VECTOR_BYTES
+                                for _ in range(d0, d1):
+                                    for lane in range(lanes):
+                                        prefetch(soon)
+                                        soon += pace
+                                        acc = outer(acc, vt + 4 * lane, 0, wt)
+                                        wt += step
+                                    vt += v_block
+                                put(acc, pt, 0, VECTOR_BYTES, v_block, 1, wide, cols)
                 for k in range(g0 * cols, min(blocks, g1 * cols)):
                     lift = load(bias + k * VECTOR_BYTES)
                     for t in range(count):

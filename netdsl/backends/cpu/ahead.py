@@ -1,0 +1,48 @@
+"""What a network needs on this processor, known before its weights are: its kernels and its memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netdsl.backends.cpu import jit
+from netdsl.backends.cpu.planner import WeightBank
+from netdsl.backends.cpu.program import Plan, images_at_once, make_plan
+from netdsl.backends.cpu.threads import available_threads
+from netdsl.backends.cpu.views import Data
+from netdsl.graph.ir import Graph
+from netdsl.passes import rewrite
+
+
+class NoWeights(WeightBank):
+    """A bank that packs nothing: for plans that are never run."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+
+    def pack(self, key: tuple[Any, ...], make: Callable[[], NDArray[np.float32]]) -> Data:
+        return Data(np.zeros(0, np.float32))
+
+
+def plan_ahead(graph: Graph, images: int = 1, threads: int | None = None) -> Plan:
+    """The plan of a graph (not yet rewritten) for looking at."""
+    return make_plan(rewrite(graph), NoWeights(), images, threads or available_threads())
+
+
+def kernels(graph: Graph, images: int = 1, threads: int | None = None) -> list[jit.Kernel]:
+    """Every kernel that a batch of so many images needs, each once."""
+    most = images_at_once(plan_ahead(graph, 1, threads))
+    turns = {1, min(images, most), images % most} - {0}
+    steps = [s.kernel for n in turns for s in plan_ahead(graph, n, threads).steps]
+    return list(dict.fromkeys([jit.RUN, jit.SERVE, *steps]))
+
+
+def warm(graphs: Iterable[Graph], images: int, threads: int | None, progress: jit.Progress | None) -> tuple[int, int]:
+    """Compile into the cache what graphs need: how many kernels that is, and how many of them were not there."""
+    needed = list(dict.fromkeys(k for graph in graphs for k in kernels(graph, images, threads)))
+    missing = sum(not jit.is_cached(k) for k in needed)
+    jit.load_all(needed, progress)
+    return len(needed), missing
