@@ -18,7 +18,7 @@ from netdsl.errors import InputError, NetWarning
 from netdsl.graph import library
 from netdsl.graph.build import build
 from netdsl.graph.ir import Graph
-from netdsl.model import Model, Progress, choose_device, told
+from netdsl.model import Model, Progress, checked_precision, choose_device, told
 from netdsl.passes import rewrite
 from netdsl.tensor import Shape
 from netdsl.text.parse import parse
@@ -37,6 +37,7 @@ def compile(
     inputs: Mapping[str, Shape] | None = None,
     *,
     exact: bool = False,
+    precision: str = "float32",
     progress: Progress | None = None,
 ) -> Model:
     """Compile a network.
@@ -45,23 +46,27 @@ def compile(
     weights   a path (.safetensors, .npz, PyTorch checkpoint), a mapping of arrays by name (not to be changed while the
               model is in use), "random", "pretrained" (the published weights), or None: what the network's `weights`
               line names if it is at hand, else random with a NetWarning
-    device    "auto" (the best there is), "cpu", "cuda" or "reference" (the NumPy interpreter); never another than asked
-    threads   None: as many as the process has processors
+    device    "auto" (an NVIDIA GPU that can be used, else the CPU; the model's `device_name` says which), "cpu", "cuda"
+              or "reference" (the NumPy interpreter); never another than asked
+    threads   of the CPU; None: as many as the process has processors
     params    values for the network's parameters
     seed      of random weights
     inputs    shapes (C, H, W) by input name, for inputs with free sides (`?`) that should be ready at once
     exact     whether every convolution is a plain sum of products; else 3x3 ones may run by Winograd's algorithm, which
-              is faster and within 1e-4 of the largest value
+              is faster and within 1e-4 of the largest value. The GPU always computes plain sums
+    precision of the products in convolutions and dense layers: "float32", or on a GPU's tensor cores "tf32", "float16"
+              or "bfloat16", with sums in float32: faster, and within 1e-2 of the largest value
     progress  called with (what, done, total) while weights are downloaded and kernels compiled; total 0 if unknown
 
     Errors: SourceError, WeightsError, InputError, DeviceError, FetchError (all NetError).
     """
     device = choose_device(device)
+    checked_precision(precision, device)
     graph = _built(source, params, inputs)
     found = stored.resolve(graph, weights, seed, _transfer(progress))
     if found.is_random and graph.tensors:
         warnings.warn(f"{graph.name} has {found.description}; its answers mean nothing", NetWarning, stacklevel=2)
-    return Model(graph, found, device, threads, exact=exact, progress=progress)
+    return Model(graph, found, device, threads, exact=exact, progress=progress, precision=precision)
 
 
 def _transfer(progress: Progress | None) -> Callable[[int, int | None], None] | None:

@@ -9,8 +9,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from netdsl.errors import NetWarning
+
 _MAGIC = b"netdsl-kept-1\n"
 _HEAD = len(_MAGIC) + 32  # bytes before the content
+_warned = False  # whether it was said that kernels cannot be kept
 
 
 def folder(kind: str) -> Path:
@@ -49,3 +52,19 @@ def write(path: Path, content: bytes) -> None:
     except OSError:
         os.unlink(temporary)
         raise
+
+
+def keep_kernel(path: Path, content: bytes) -> None:
+    """Keep a compiled kernel; where that is impossible, say so once in a process and go on."""
+    global _warned
+    try:
+        write(path, content)
+    except OSError as error:
+        if not _warned:
+            import warnings
+
+            _warned = True
+            reason = error.strerror or str(error)
+            place = f"{path.parent} ({reason})"
+            message = f"compiled kernels cannot be kept in {place}, so every process compiles them anew"
+            warnings.warn(f"{message}; NETDSL_CACHE names another folder", NetWarning, stacklevel=2)

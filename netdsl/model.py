@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from netdsl.graph.show import Summary
     from netdsl.profiles import Profile
 
-DEVICES = ("cpu", "reference")
+DEVICES = ("cpu", "cuda", "reference")
+PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 _SIZES_KEPT = 4  # chosen: programs kept for a network with free sizes; each has its own packed weights
 _MAX_THREADS = 1024  # chosen: more is a slip of the hand on any machine of today
 
@@ -79,10 +80,15 @@ def lower(
     threads: int | None,
     progress: Progress | None = None,
     exact: bool = False,
+    precision: str = "float32",
 ) -> Program:
     """The program of a graph on one of DEVICES."""
     if device == "reference":
         return Interpreted(graph, weights.tensors)
+    if device == "cuda":
+        from netdsl.backends import cuda
+
+        return cuda.lower(graph, weights.tensors, progress=told(progress), precision=precision)
     from netdsl.backends import cpu
 
     return cpu.lower(graph, weights.tensors, threads, progress=told(progress), exact=exact)
@@ -94,15 +100,30 @@ def told(progress: Progress | None) -> Progress | None:
 
 
 def choose_device(device: str) -> str:
-    """The device to use for one that was asked for: "auto" is the best there is. Raises DeviceError."""
-    if device == "cuda":
-        hint = 'use device="cpu" (on the command line: --device cpu)'
-        raise DeviceError("this version has no CUDA lowering yet", code="no-cuda", hint=hint)
+    """The device to use for one that was asked for: "auto" is a usable GPU, else the CPU. Raises DeviceError."""
     if device not in ("auto", *DEVICES):
-        close = nearest(str(device), ("auto", "cuda", *DEVICES))
+        close = nearest(str(device), ("auto", *DEVICES))
         hint = f'did you mean "{close}"?' if close else f"there are auto, {', '.join(DEVICES)}"
         raise DeviceError(f"no device {device!r}", code="unknown-device", hint=hint)
-    return "cpu" if device == "auto" else device
+    if device in ("auto", "cuda"):
+        from netdsl.backends.cuda import device as gpu
+
+        if device == "cuda":
+            gpu.find()
+        return "cpu" if device == "auto" and gpu.usable() is None else "cuda"
+    return device
+
+
+def checked_precision(precision: str, device: str) -> str:
+    """A precision of convolutions and dense layers that a device has. Raises InputError."""
+    if precision not in PRECISIONS:
+        close = nearest(str(precision), PRECISIONS)
+        hint = f'did you mean "{close}"?' if close else f"there are {', '.join(PRECISIONS)}"
+        raise InputError(f"no precision {precision!r}", code="unknown-precision", hint=hint)
+    if precision != "float32" and device != "cuda":
+        message = f"precision {precision} needs the tensor cores of a GPU, and this runs on the {device} device"
+        raise InputError(message, code="precision-device", hint='leave precision out, or use device="cuda"')
+    return precision
 
 
 class Model:
@@ -110,7 +131,9 @@ class Model:
 
     graph                 the typed graph that was compiled
     inputs, outputs       Port records: name, shape, dtype
-    device, threads       where it runs ("cpu" or "reference"), on how many threads
+    device, threads       where it runs ("cpu", "cuda" or "reference"), on how many threads of the host
+    device_name           the device in words, such as the GPU's name
+    precision             of the products in convolutions and dense layers: "float32" but where a GPU was asked for less
     exact                 whether convolutions are plain sums of products, never Winograd's algorithm
     weights_description   where the weights come from, in words
     """
@@ -124,13 +147,15 @@ class Model:
         source: str | Path | None = None,
         exact: bool = False,
         progress: Progress | None = None,
+        precision: str = "float32",
     ) -> None:
         self.graph = graph
+        self.precision = precision
         self.exact = exact
         self.device = device
         self._weights = weights
         self._source = source or _source(graph)
-        self._program = lower(graph, weights, device, _checked_threads(threads), progress, exact)
+        self._program = lower(graph, weights, device, _checked_threads(threads), progress, exact, precision)
         self.threads = self._program.threads
         self._shapes = tuple(spec.type.shape for spec in graph.inputs)
         self._names = tuple(spec.name for spec in graph.outputs)
@@ -144,7 +169,9 @@ class Model:
 
         Each input is array-like [N, *shape], any N, 0 included: NumPy, anything with DLPack, nested lists; real numbers
         of any type (made float32). One output: float32 ndarray [N, *shape]; several: a dict of those by name. Inputs
-        are never written to or kept; outputs are new arrays. Raises InputError.
+        are never written to or kept; outputs are new arrays. On the device "cuda", contiguous float32 arrays that lie
+        on the GPU are read there without a copy, and if any input is one, outputs stay there too: arrays with
+        `__cuda_array_interface__`, DLPack and `numpy()`. Raises InputError.
         """
         if len(arrays) == 1 and not named:
             x = arrays[0]
@@ -163,13 +190,21 @@ class Model:
     def _ready(self, given: list[Any]) -> tuple[list[Array], Program]:
         """The arguments of a call as the arrays it takes, and the program for their shapes."""
         specs = self.graph.inputs
-        arrays = [as_float32(x, spec.name) for x, spec in zip(given, specs, strict=True)]
+        arrays = [self._array(x, spec.name) for x, spec in zip(given, specs, strict=True)]
         for array, spec in zip(arrays, specs, strict=True):
             check_shape(array.shape, spec)
         if len({len(a) for a in arrays}) > 1:
             found = ", ".join(f"{s.name} has {len(a)}" for a, s in zip(arrays, specs, strict=True))
             raise InputError(f"the inputs must have the same batch size; {found}", code="batch-mismatch")
         return arrays, self._program_for(tuple(a.shape[1:] for a in arrays))
+
+    def _array(self, x: Any, name: str) -> Any:
+        if self.device == "cuda" and not isinstance(x, np.ndarray):
+            from netdsl.backends.cuda.tensors import adopt, on_device
+
+            if on_device(x):
+                return adopt(x, name)
+        return as_float32(x, name)
 
     def _arranged(self, arrays: tuple[Any, ...], named: dict[str, Any]) -> list[Any]:
         """The arguments of a call in the order of the inputs."""
@@ -192,7 +227,8 @@ class Model:
         program = self._sizes.get(shapes)
         if program is not None:
             return program
-        program = lower(self._resized(shapes), self._weights, self.device, self.threads, exact=self.exact)
+        graph = self._resized(shapes)
+        program = lower(graph, self._weights, self.device, self.threads, None, self.exact, self.precision)
         # A new dict takes the old one's place, so that another thread never sees one half changed.
         recent = list(self._sizes.items())[-(_SIZES_KEPT - 1) :]
         self._sizes = {**dict(recent), shapes: program}
@@ -214,6 +250,11 @@ class Model:
     def prepare(self, images: int, progress: Progress | None = None) -> None:
         """Compile what a batch of so many images needs now, rather than at its first call."""
         self._program.prepare(images, told(progress))
+
+    @property
+    def device_name(self) -> str:
+        """The device in words: "cpu", "reference", or the GPU's name, compute capability and memory."""
+        return str(getattr(self._program, "device_name", self.device))
 
     @property
     def inputs(self) -> tuple[Port, ...]:
@@ -254,7 +295,7 @@ class Model:
         the machine's peak and bandwidth are measured at the first profile of a process. Printable; iterates over steps.
         Errors: InputError, and DeviceError where the device has no steps.
         """
-        if self.device != "cpu":
+        if self.device == "reference":
             hint = 'compile it with device="cpu"'
             raise DeviceError(f"the {self.device} device has no kernels to time", code="no-profile", hint=hint)
         if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
@@ -262,11 +303,7 @@ class Model:
         inputs, program = self._ready(self._arranged(arrays, named))
         if not len(inputs[0]):
             raise InputError("a batch of no images has nothing to time", code="empty-batch")
-        from netdsl.backends import cpu
-        from netdsl.backends.cpu.profile import profile
-
-        assert isinstance(program, cpu.Program)
-        return profile(program, inputs, rounds)
+        return _profile(program, inputs, rounds)
 
     def __repr__(self) -> str:
         inputs, outputs = ", ".join(map(str, self.inputs)), ", ".join(map(str, self.outputs))
@@ -280,7 +317,21 @@ class Model:
         # mapped from a file are copied into the pickle, so that it stands alone.
         tensors = {name: np.array(array) for name, array in self._weights.tensors.items()}
         weights = WeightSet(tensors, self._weights.description, self._weights.is_random)
-        return Model, (self.graph, weights, self.device, self.threads, self._source, self.exact)
+        return Model, (self.graph, weights, self.device, self.threads, self._source, self.exact, None, self.precision)
+
+
+def _profile(program: Program, inputs: list[Any], rounds: int) -> Profile:
+    from netdsl.backends import cpu
+
+    if isinstance(program, cpu.Program):
+        from netdsl.backends.cpu.profile import profile
+
+        return profile(program, inputs, rounds)
+    from netdsl.backends import cuda
+    from netdsl.backends.cuda import profile as gpu
+
+    assert isinstance(program, cuda.Program)
+    return gpu.profile(program, [np.asarray(x) for x in inputs], rounds)
 
 
 def _source(graph: Graph) -> str | Path:

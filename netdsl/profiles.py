@@ -10,11 +10,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Roof:
-    """The measured ceilings of so many threads together: FLOP a second (a multiply-add is two), bytes read a second."""
+    """The measured ceilings of so many threads together: FLOP a second (a multiply-add is two), bytes read a second.
+
+    Of a GPU, `card` is its name, `threads` 1, and bytes are those of a copy, read and written.
+    """
 
     threads: int
     flops: float
     bandwidth: float
+    card: str = ""
 
     def at(self, intensity: float) -> float:
         """The most FLOP a second at so many FLOP for each byte that is read."""
@@ -91,12 +95,15 @@ class Profile:
         """The totals in words: (what, how much)."""
         roof, flops = self.roof, 2 * self.macs / self.seconds if self.seconds else 0.0
         steps = sum(step.seconds for step in self.steps)
-        machine = f"{roof.flops / 1e9:,.0f} GFLOP/s, {roof.bandwidth / 1e9:,.1f} GB/s read"
+        machine = (
+            f"{roof.flops / 1e9:,.0f} GFLOP/s, {roof.bandwidth / 1e9:,.1f} GB/s {'copied' if roof.card else 'read'}"
+        )
+        measured = f"of {roof.card}" if roof.card else f"with {roof.threads} thread{'s' * (roof.threads > 1)}"
         times = f"{self.seconds * 1e3:.3f} ms (steps one by one {steps * 1e3:.3f} ms)"
         return [
             ("a whole call", f"{times}, batch {self.images}"),
             ("speed", f"{flops / 1e9:,.1f} GFLOP/s, {flops / roof.flops:.0%} of the machine's peak"),
-            ("machine", f"{machine}, measured with {roof.threads} thread{'s' * (roof.threads > 1)}"),
+            ("machine", f"{machine}, measured {measured}"),
         ]
 
     def as_dict(self) -> dict[str, Any]:

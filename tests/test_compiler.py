@@ -11,8 +11,10 @@ import pytest
 import netdsl
 from netdsl import compiler
 from netdsl.backends import reference
+from netdsl.backends.cuda import device as gpu
 from netdsl.errors import DeviceError, InputError, NetWarning, SourceError, WeightsError
 from netdsl.graph.ir import Graph
+from netdsl.model import choose_device
 from netdsl.ops.norm import BatchNorm
 from netdsl.text.tree import File
 
@@ -81,12 +83,34 @@ def test_a_graph_compiles_as_its_text_does(tmp_path: Path) -> None:
 
 def test_devices() -> None:
     assert netdsl.compile("lenet5", device="reference").device == "reference"
-    assert netdsl.compile("lenet5", device="auto").device == "cpu"
-    with pytest.raises(DeviceError, match="no CUDA lowering yet") as no_cuda:
-        netdsl.compile("lenet5", device="cuda")
-    assert 'device="cpu"' in str(no_cuda.value.hint)
     with pytest.raises(DeviceError, match="no device 'gpu'"):
         netdsl.compile("lenet5", device="gpu")
+
+
+def test_auto_takes_the_gpu_only_when_it_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = gpu.Device("a card", (9, 0), 132, 2**37)
+    monkeypatch.setattr(gpu, "usable", lambda: card)
+    assert choose_device("auto") == "cuda"
+    monkeypatch.setattr(gpu, "usable", lambda: None)
+    assert choose_device("auto") == "cpu"
+    assert netdsl.compile("lenet5").device_name == "cpu"
+
+
+def test_cuda_that_cannot_be_used_is_an_error_and_no_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find() -> gpu.Device:
+        raise DeviceError("no card", code="cuda-no-device", hint='use device="cpu"')
+
+    monkeypatch.setattr(gpu, "find", find)
+    with pytest.raises(DeviceError, match="no card"):
+        netdsl.compile("lenet5", device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("precision", "said"), [("tf32", "needs the tensor cores"), ("fp32", "no precision 'fp32'"), (None, "no precision")]
+)
+def test_precisions_are_known_and_the_gpus(precision: object, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        netdsl.compile("lenet5", device="cpu", precision=precision)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, True, "two", 10**6])

@@ -26,8 +26,9 @@ ORDER = (
 
 # Third-party packages that only one stage may know, by the names they are imported by.
 ONLY_IN = {
-    "numba": ("backends/cpu/",),
-    "llvmlite": ("backends/cpu/",),
+    "numba": ("backends/cpu/", *(f"backends/cuda/{n}" for n in ("jit.py", "simulator.py", "simt.py", "kernels/"))),
+    "llvmlite": ("backends/cpu/", "backends/cuda/kernels/ptx.py"),
+    "cuda": tuple(f"backends/cuda/{n}.py" for n in ("device", "driver", "jit", "tensors")),
     "lark": ("text/",),
     "click": ("cli/",),
     "rich": ("cli/",),
@@ -100,6 +101,13 @@ def test_backends_do_not_know_each_other() -> None:
         if parts[0] == "backends" and len(parts) > 2:
             others = {n.split(".")[2] for n in imports(path) if n.startswith("netdsl.backends.")} - {parts[1]}
             assert not others, f"{path} imports {others}"
+
+
+def test_numba_cuda_stays_behind_its_doors() -> None:
+    """The compiler in one module, its simulator, the language of kernels, and the machine's own words in one each."""
+    doors = {f"backends/cuda/{name}.py" for name in ("jit", "simulator", "simt", "kernels/ptx")}
+    found = {path for path in modules() if any(f"{name}.".startswith("numba.cuda.") for name in imports(path))}
+    assert found == doors
 
 
 def loaded_by(code: str) -> set[str]:

@@ -49,5 +49,7 @@ def test_what_is_imported_is_what_is_required() -> None:
                 imported |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 imported.add(node.module.split(".")[0])
+    for extra in ("cuda12", "cuda13"):  # whose package cuda-core is imported as cuda
+        assert "cuda-core" in distributions(PROJECT["project"]["optional-dependencies"][extra])
     others = {name for name in imported if name not in sys.stdlib_module_names} - {"netdsl", "llvmlite"}  # Numba's own
-    assert others - compared == {IMPORTED_AS.get(name, name) for name in required}
+    assert others - compared - {"cuda"} == {IMPORTED_AS.get(name, name) for name in required}

@@ -21,8 +21,13 @@ weights = click.option(
     "--weights", metavar="FILE", help="A .safetensors, .npz or PyTorch file; 'pretrained'; or 'random'."
 )
 device = click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda", "reference"]), default="auto", show_default=True
-)
+    "--device", type=click.Choice(["auto", "cpu", "cuda", "reference"]), default="auto", show_default=True,
+    help="Where to run; auto takes an NVIDIA GPU that can be used, else the CPU.",
+)  # fmt: skip
+precision = click.option(
+    "--precision", type=click.Choice(["float32", "tf32", "float16", "bfloat16"]), default="float32", show_default=True,
+    help="Of products on a GPU: all but float32 use its tensor cores, with sums in float32.",
+)  # fmt: skip
 threads = click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use (default: all processors).")
 seed = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of random weights.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -81,8 +86,9 @@ def meaningless(graph: Graph) -> str:
 
 
 def compile_graph(
-    graph: Graph, weights: str | None, device: str, threads: int | None, seed: int, images: int = 1
-) -> Model:
+    graph: Graph, weights: str | None, device: str, threads: int | None, seed: int, images: int = 1,
+    precision: str = "float32",
+) -> Model:  # fmt: skip
     """`netdsl.compile` for a batch of so many images, with its progress and warnings shown.
 
     The commands say themselves when weights are random.
@@ -94,7 +100,7 @@ def compile_graph(
 
     with warnings.catch_warnings(record=True) as caught, console.progress() as report:
         warnings.simplefilter("always", NetWarning)
-        model = compile(graph, weights, device, threads, seed=seed, progress=report)
+        model = compile(graph, weights, device, threads, seed=seed, precision=precision, progress=report)
         model.prepare(images, report)
     for warning in caught:
         if "answers mean nothing" not in str(warning.message):

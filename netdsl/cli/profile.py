@@ -14,6 +14,8 @@ from netdsl.cli import console, options
 @click.command("profile")
 @options.network
 @options.weights
+@options.device
+@options.precision
 @options.threads
 @click.option("--batch", type=click.IntRange(1, 4096), default=1, show_default=True, help="Images in a call.")
 @click.option("--rounds", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Times a step is timed.")
@@ -23,10 +25,10 @@ from netdsl.cli import console, options
 @options.new_file("--plot", "FILE.svg", "Draw every layer under the machine's roof.")
 @options.as_json
 def command(
-    net: str, weights: str | None, threads: int | None, batch: int, rounds: int, settings: dict[str, Any], seed: int,
-    trace: Path | None, plot: Path | None, as_json: bool,
+    net: str, weights: str | None, device: str, precision: str, threads: int | None, batch: int, rounds: int,
+    settings: dict[str, Any], seed: int, trace: Path | None, plot: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Time every layer of NET on the CPU: kernel, milliseconds, share, GFLOP/s, part of the machine's measured peak.
+    """Time every layer of NET: kernel, milliseconds, share, GFLOP/s, part of the machine's measured peak.
 
     The input is seeded noise; without weights, random ones are used: neither changes how long a layer takes.
     """
@@ -35,7 +37,7 @@ def command(
     from netdsl.profiles import HEADINGS, RIGHT, cells
 
     graph = build(net, params=settings)
-    model = options.compile_graph(graph, weights, "cpu", threads, seed)
+    model = options.compile_graph(graph, weights, device, threads, seed, precision=precision)
     found = model.profile(*noise(graph, batch, seed), rounds=rounds)
     if trace is not None:
         trace.write_text(json.dumps(found.trace()), encoding="utf-8")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 )
 @options.weights
 @options.device
+@options.precision
 @options.threads
 @click.option("--batch", type=click.IntRange(1, 65536), help="Repeat the input until the batch has this size.")
 @options.settings
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
 )
 @options.as_json
 def command(
-    net: str, files: tuple[str, ...], weights: str | None, device: str, threads: int | None, batch: int | None,
-    settings: dict[str, Any], seed: int, count: int, output: Path | None, as_json: bool,
+    net: str, files: tuple[str, ...], weights: str | None, device: str, precision: str, threads: int | None,
+    batch: int | None, settings: dict[str, Any], seed: int, count: int, output: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Compile NET, run it once, and print what ran, with which weights, and the answer.
 
@@ -64,7 +65,7 @@ def command(
     if sizes:
         graph = build(net, params=settings, input_shapes=sizes)
     started = time.perf_counter()
-    model = options.compile_graph(graph, weights, device, threads, seed, len(inputs[0]))
+    model = options.compile_graph(graph, weights, device, threads, seed, len(inputs[0]), precision)
     compiled = time.perf_counter()
     result = model(*inputs)
     ran = time.perf_counter()
@@ -179,7 +180,7 @@ def _report(
     return {
         "network": graph.name, "parameters": graph.parameters, "macs": graph.macs,
         "weights": model.weights_description, "random_weights": model.random_weights,
-        "device": model.device, "threads": model.threads,
+        "device": model.device, "device_name": model.device_name, "threads": model.threads,
         "inputs": [{"name": s.name, "shape": list(a.shape), "source": t}
                    for s, a, t in zip(graph.inputs, inputs, told, strict=True)],
         "outputs": [described(name, values) for name, values in outputs.items()],
@@ -192,12 +193,18 @@ def _print_setting(model: Model, inputs: list[Array], told: list[str], times: st
     rows = [
         ("network", f"{graph.name}: {graph.parameters:,} parameters, {graph.macs:,} multiply-accumulates an image"),
         ("weights", f"{weights}: {options.meaningless(graph)}" if model.random_weights else weights),
-        ("device", f"{model.device}, {model.threads} thread{'s' * (model.threads > 1)}"),
+        ("device", _device(model)),
     ]
     for spec, array, source in zip(graph.inputs, inputs, told, strict=True):
         rows.append(("input", f"{source} as {spec.name} {list(array.shape)}"))
     for name, text in (*rows, ("time", times)):
         click.echo(f"{name:<9}{text}")
+
+
+def _device(model: Model) -> str:
+    if model.device == "cuda":
+        return f"cuda: {model.device_name}, {model.precision}"
+    return f"{model.device}, {model.threads} thread{'s' * (model.threads > 1)}"
 
 
 def _print_output(

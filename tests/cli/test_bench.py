@@ -58,7 +58,6 @@ def test_an_answer_that_differs_ends_with_status_1(
     ("arguments", "status", "said"),
     [
         (("--peers", "onxruntime"), 1, "did you mean onnxruntime"),
-        (("--device", "cpu,cuda"), 1, "no CUDA lowering"),
         (("--batch", "1,many"), 2, "'1,many'"),
         (("--batch", "0"), 2, "from 1 to 4096"),
         (("--plot", "no/such/folder/a.svg"), 1, "no such folder"),

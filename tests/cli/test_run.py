@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from cli.conftest import Netdsl
+from netdsl.backends.cuda import device as gpu
+from netdsl.errors import DeviceError
 
 TWO = """\
 netdsl 1
@@ -227,7 +229,6 @@ HUGE = (
         (lambda f: ["--output", f / "y.png"], "is not a picture"),
         (lambda f: ["--weights", "pretrained"], "no published weights"),
         (lambda f: ["--weights", f / "none.pth"], "no such file"),
-        (lambda f: ["--device", "cuda"], "no CUDA lowering yet"),
         (lambda f: ["--set", "clases=3"], "did you mean `classes`?"),
         (lambda f: ["--set", "wide=0"], "error["),
         (lambda f: ["--set", "classes=no"], "error["),
@@ -240,3 +241,20 @@ def test_what_is_wrong_is_said_without_a_traceback(
     assert done.status == 1, done.out
     assert message in done.err
     assert "internal error" not in done.err
+
+
+def test_a_gpu_that_is_not_there_is_said(netdsl: Netdsl, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find() -> gpu.Device:
+        raise DeviceError("the NVIDIA driver shows no GPU", code="cuda-no-device", hint='use device="cpu"')
+
+    monkeypatch.setattr(gpu, "find", find)
+    for command in ("run", "bench", "profile"):
+        done = netdsl(command, tiny, "--device", "cuda")
+        assert done.status == 1
+        assert "error[cuda-no-device]: the NVIDIA driver shows no GPU" in done.err
+
+
+def test_precisions_belong_to_a_gpu(netdsl: Netdsl, tiny: Path) -> None:
+    done = netdsl("run", tiny, "--device", "cpu", "--precision", "tf32")
+    assert done.status == 1
+    assert "error[precision-device]: precision tf32 needs the tensor cores of a GPU" in done.err

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,13 +25,11 @@ from typing import Any
 
 from netdsl import kept
 from netdsl.backends.cpu.target import WIDTH, host
-from netdsl.errors import NetWarning
 
 Progress = Callable[[str, int, int], None]  # (kernel, how many are done, of how many)
 
 _lock = threading.RLock()
 _loaded: dict[str, tuple[int, tuple[str, ...]]] = {}
-_warned = False  # whether it was said that the cache cannot be written
 _libraries: list[Any] = []  # whose code is in use
 
 
@@ -118,20 +115,8 @@ def _read(name: str) -> Compiled | None:
 
 
 def _write(name: str, compiled: Compiled) -> None:
-    path = _path(name)
-    try:
-        kept.write(path, " ".join([compiled.symbol, *compiled.parameters]).encode() + b"\n" + compiled.code)
-    except OSError as error:
-        _warn_once(path.parent, error)
-
-
-def _warn_once(folder: Path, error: OSError) -> None:
-    global _warned
-    if not _warned:
-        _warned = True
-        reason = error.strerror or str(error)
-        message = f"compiled kernels cannot be kept in {folder} ({reason}), so every process compiles them anew"
-        warnings.warn(f"{message}; NETDSL_CACHE names another folder", NetWarning, stacklevel=2)
+    head = " ".join([compiled.symbol, *compiled.parameters]).encode()
+    kept.keep_kernel(_path(name), head + b"\n" + compiled.code)
 
 
 def compile_kernel(kernel: Kernel) -> Compiled:

@@ -1,0 +1,76 @@
+"""What a way to multiply two slices tells the kernel around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from netdsl.backends.cuda.kernels.ptx import load2, load4, store2, store4
+from netdsl.backends.cuda.simt import device_function
+
+
+@dataclass(frozen=True)
+class Product:
+    """How the threads of a block share the product of a left and a right slice.
+
+    threads                 of the block
+    depth                   rows of the right slice: values, or pairs of values in half precision
+    pairs, spread           which permutation of chunks the loads need (gemm_stage.left_chunk, right_column)
+    rows, row_step          a thread's results: so many rows, so far apart
+    runs, run_step, run     in each row so many runs of `run` columns, so far apart
+    left, right             registers that it wants for what is multiplied
+    place(tid)              a thread's first row and first column
+    multiply(buffer, at, sums, left, right)
+                            adds the product of the slices at `at` to sums[(row * runs + which run) * run + column];
+                            it reads the thread's number anew, for places take fewer registers computed than kept
+    """
+
+    threads: int
+    depth: int
+    pairs: bool
+    spread: bool
+    rows: int
+    row_step: int
+    runs: int
+    run_step: int
+    run: int
+    left: int
+    right: int
+    place: Callable[..., Any]
+    multiply: Callable[..., Any]
+
+    @property
+    def sums(self) -> int:
+        """Results of a thread."""
+        return self.rows * self.runs * self.run
+
+
+@device_function
+def add4(array, at, sums, k):  # type: ignore[no-untyped-def]
+    """sums[k : k + 4] += array[at : at + 4]"""
+    a, b, c, d = load4(array, at)
+    sums[k] += a
+    sums[k + 1] += b
+    sums[k + 2] += c
+    sums[k + 3] += d
+
+
+@device_function
+def add2(array, at, sums, k):  # type: ignore[no-untyped-def]
+    """sums[k : k + 2] += array[at : at + 2]"""
+    a, b = load2(array, at)
+    sums[k] += a
+    sums[k + 1] += b
+
+
+@device_function
+def put4(array, at, sums, k):  # type: ignore[no-untyped-def]
+    """array[at : at + 4] = sums[k : k + 4]"""
+    store4(array, at, sums[k], sums[k + 1], sums[k + 2], sums[k + 3])
+
+
+@device_function
+def put2(array, at, sums, k):  # type: ignore[no-untyped-def]
+    """array[at : at + 2] = sums[k : k + 2]"""
+    store2(array, at, sums[k], sums[k + 1])

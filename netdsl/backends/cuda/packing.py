@@ -1,0 +1,68 @@
+"""Weights as the kernels of convolutions read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+
+SLICE = 16  # depth of a slice of the product: four chunks of four channels
+
+
+def pack_gemm(weight: F32, groups: int, precision: str) -> F32:
+    """[K, R, S, C / groups] to [groups, depth, columns], flat: row (r, s, c) of column k, zeros around.
+
+    Channels are filled up to fours, the whole depth to slices, columns to fours. In half precision a row holds words of
+    two neighbouring depths, the first in the low half; in float16 values beyond 65504 become infinite. The result is
+    float32 in name; its bits are what counts.
+    """
+    k, r, s, c = weight.shape
+    columns, chunks = -(-(k // groups) // 4) * 4, -(-c // 4)
+    depth = -(-r * s * chunks * 4 // SLICE) * SLICE
+    out = np.zeros((groups, depth, columns), np.float32)
+    for group, place in enumerate(out):
+        mine = weight[group * (k // groups) : (group + 1) * (k // groups)]
+        cells = place[: r * s * chunks * 4].reshape(r, s, chunks * 4, columns)
+        cells[:, :, :c, : len(mine)] = mine.transpose(1, 2, 3, 0)
+    return ROUNDINGS[precision](out).reshape(-1)
+
+
+def pack_depthwise(weight: F32) -> F32:
+    """[C, R, S, 1] to [R, S, lanes of C], flat."""
+    c, r, s, _ = weight.shape
+    out = np.zeros((r, s, -(-c // 4) * 4), np.float32)
+    out[:, :, :c] = weight[..., 0].transpose(1, 2, 0)
+    return out.reshape(-1)
+
+
+def to_tf32(x: F32) -> F32:
+    """Rounded to 10 bits of fraction, nearest, ties away from zero; infinities and nan stay."""
+    words = x.view(np.uint32)
+    rounded = (words + np.uint32(0x1000)) & np.uint32(0xFFFFE000)
+    return np.where(np.isfinite(x), rounded, words).astype(np.uint32).view(np.float32)
+
+
+def _float16_words(x: F32) -> F32:
+    with np.errstate(over="ignore"):
+        return _words(x.astype(np.float16).view(np.uint16))
+
+
+def _bfloat16_words(x: F32) -> F32:
+    words = x.view(np.uint32)
+    rounded = (words + np.uint32(0x7FFF) + (words >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)
+    kept = words >> np.uint32(16) | np.isnan(x).astype(np.uint32)  # a nan stays one, whatever bits it loses
+    return _words(np.where(np.isfinite(x), rounded, kept).astype(np.uint16))
+
+
+def _words(halves: NDArray[np.uint16]) -> F32:
+    """[groups, depth, columns] of half words to [groups, depth / 2, columns] of words."""
+    low, high = halves[:, 0::2].astype(np.uint32), halves[:, 1::2].astype(np.uint32)
+    return (low | high << np.uint32(16)).view(np.float32)
+
+
+ROUNDINGS: dict[str, Callable[[F32], F32]] = {
+    "float32": lambda x: x, "tf32": to_tf32, "float16": _float16_words, "bfloat16": _bfloat16_words,
+}  # fmt: skip

@@ -1,0 +1,157 @@
+"""Every specialisation that `tiles.choose` can choose, compiled to machine code for three kinds of GPU, none present.
+
+No kernel may spill registers; each keeps within the registers written here, and is made of the instructions meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import cubin
+from netdsl.backends.cuda.tiles import (
+    FEW_IMAGES,
+    FMA_TILES,
+    MMA_TILES,
+    Choice,
+    ConvShape,
+    Target,
+    Tile,
+    choose,
+    depthwise_choice,
+    gemm_choice,
+    gemv_choice,
+)  # fmt: skip
+
+pytestmark = pytest.mark.skipif(cubin.missing() is not None, reason=cubin.missing() or "")
+
+TURING, AMPERE, HOPPER = (7, 5), (8, 0), (9, 0)
+
+# Registers of a thread. What was measured, and the few that another version of the assembler may want more.
+GEMM_REGISTERS = {(128, 64): 168, (128, 32): 120, (64, 64): 112, (64, 32): 80, (32, 64): 80, (32, 32): 80}
+TURING_REGISTERS = {(128, 64): 192, (128, 32): 144, (64, 64): 128, (64, 32): 96, (32, 64): 96, (32, 32): 96}
+MMA_REGISTERS = {
+    (256, 128): 255,
+    (128, 128): 255,
+    (128, 64): 168,
+    (64, 64): 128,
+    (64, 32): 80,
+    (32, 64): 80,
+    (32, 32): 64,
+}
+GEMV_REGISTERS = {1: 64, 2: 64, 4: 128, 8: 128}
+DEPTHWISE_REGISTERS = 136
+
+TENSOR_CORES = {"tf32": "HMMA.1688.F32.TF32", "float16": "HMMA.16816.F32", "bfloat16": "HMMA.16816.F32.BF16"}
+WINDOWS = (((3, 3), (1, 1)), ((3, 3), (2, 2)), ((5, 5), (1, 1)), ((5, 5), (2, 2)), ((7, 7), (1, 1)))
+
+
+def made(choice: Choice, capability: tuple[int, int]) -> cubin.Cubin:
+    """A kernel's code, with what holds of every kernel asserted."""
+    code = cubin.compiled(choice.kernel, capability)
+    threads, resident = choice.kernel.build().launch_bounds  # type: ignore[attr-defined]
+    assert threads == choice.geometry.threads
+    assert code.spills == 0 and code.count("LDL") == code.count("STL") == 0
+    assert code.count("DFMA") == code.count("DADD") == code.count("DMUL") == 0  # nothing slipped into float64
+    assert code.shared_bytes <= 48 * 1024
+    assert code.resident_blocks(threads) >= resident
+    return code
+
+
+def shape(precision: str = "float32", function: str | None = None) -> ConvShape:
+    return ConvShape(1, 28, 28, 64, 64, (3, 3), (1, 1), False, function, precision, False, 1, (1, 1))
+
+
+def gemm_cases() -> Iterator[object]:
+    for tile in FMA_TILES:
+        for capability in (TURING, AMPERE, HOPPER):
+            often = capability != AMPERE or tile in (FMA_TILES[0], FMA_TILES[-1])
+            name = f"{tile.block_m}x{tile.block_n}-sm_{capability[0]}{capability[1]}"
+            yield pytest.param(tile, capability, id=name, marks=() if often else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("tile", "capability"), [*gemm_cases()])
+def test_float32_tiles(tile: Tile, capability: tuple[int, int]) -> None:
+    code = made(gemm_choice(shape(), Target(capability), tile, 2), capability)
+    rows, columns = tile.part
+    limits = TURING_REGISTERS if capability == TURING else GEMM_REGISTERS
+    assert code.registers <= limits[tile.block_m, tile.block_n]
+    assert code.count("FFMA") >= 4 * rows * columns  # a chunk of four depths, unrolled
+    wide_loads = code.count("LDS.128") + code.count("LDS.U.128")
+    assert rows + columns <= wide_loads and code.count("LDS") == wide_loads
+    assert code.count("STG.E.128") >= rows * columns // 4
+    copies = [name for name in code.instructions if name.startswith("LDGSTS")]
+    assert bool(copies) == (capability >= AMPERE) and all("128" in name for name in copies)
+    if capability == TURING:
+        assert code.count("STS.128") > 0 and code.count("LDG.E.128") > 0
+
+
+def mma_cases() -> Iterator[object]:
+    for tile in MMA_TILES:
+        for precision in TENSOR_CORES:
+            for capability in (AMPERE, HOPPER):
+                often = capability == HOPPER and (precision == "tf32" or tile is MMA_TILES[0])
+                name = f"{tile.block_m}x{tile.block_n}-{precision}-sm_{capability[0]}{capability[1]}"
+                yield pytest.param(tile, precision, capability, id=name, marks=() if often else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("tile", "precision", "capability"), [*mma_cases()])
+def test_tensor_core_tiles(tile: Tile, precision: str, capability: tuple[int, int]) -> None:
+    code = made(gemm_choice(shape(precision), Target(capability), tile, 2), capability)
+    assert code.registers <= MMA_REGISTERS[tile.block_m, tile.block_n]
+    products = tile.part[0] // 16 * tile.part[1] // 8  # of one step of a warp
+    assert code.instructions[TENSOR_CORES[precision]] >= products
+    assert code.count("HMMA") == code.instructions[TENSOR_CORES[precision]]
+    assert code.count("LDGSTS.E.BYPASS.128") == code.count("LDGSTS") > 0
+    assert code.count("STG.E.64") >= tile.part[0] * tile.part[1] // 64
+
+
+def few_cases() -> Iterator[object]:
+    for images in (1, 2, 4, FEW_IMAGES):
+        for capability in (TURING, AMPERE, HOPPER):
+            often = images == 1 or capability == HOPPER
+            name = f"{images}-sm_{capability[0]}{capability[1]}"
+            yield pytest.param(images, capability, id=name, marks=() if often else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("images", "capability"), [*few_cases()])
+def test_products_of_few_images(images: int, capability: tuple[int, int]) -> None:
+    dense = ConvShape(images, 1, 1, 512, 1000, (1, 1), (1, 1), False, None, "float32", True)
+    code = made(gemv_choice(dense, Target(capability)), capability)
+    assert code.registers <= GEMV_REGISTERS[images]
+    assert code.count("LDG.E.128") >= 8  # so many rows of weights in flight
+    assert code.count("FFMA") >= 8 * 4 * images
+
+
+def depthwise_cases() -> Iterator[object]:
+    for kernel, stride in WINDOWS:
+        for capability in (TURING, AMPERE, HOPPER):
+            often = capability == HOPPER or (kernel, stride) == WINDOWS[0]
+            name = f"{kernel[0]}x{kernel[1]}/{stride[0]}-sm_{capability[0]}{capability[1]}"
+            yield pytest.param(kernel, stride, capability, id=name, marks=() if often else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "capability"), [*depthwise_cases()])
+def test_depthwise_windows(kernel: tuple[int, int], stride: tuple[int, int], capability: tuple[int, int]) -> None:
+    maps = ConvShape(8, 28, 28, 96, 96, kernel, stride, False, None, "float32", False, 96, (1, 1))
+    choice = depthwise_choice(maps)
+    assert choice is not None
+    code = made(choice, capability)
+    assert code.registers <= DEPTHWISE_REGISTERS and code.shared_bytes == 0
+    assert code.count("LDG.E.128") == code.count("LDG") and code.count("STG.E.128") == code.count("STG") > 0
+
+
+@pytest.mark.parametrize("function", ["silu", "gelu"])
+def test_functions_keep_the_sums_in_registers(function: str) -> None:
+    made(gemm_choice(shape(function=function), Target(), FMA_TILES[0], 1), HOPPER)
+
+
+def test_what_is_compiled_is_what_networks_choose() -> None:
+    """The shape above stands for all: a choice's constants come of its tile, not of other properties of its shape."""
+    other = ConvShape(3, 17, 9, 35, 50, (1, 5), (2, 1), True, None, "float32", False)
+    for tile in FMA_TILES:
+        assert gemm_choice(other, Target(), tile, 4).kernel == gemm_choice(shape(), Target(), tile, 2).kernel
+    chosen = choose(other, Target())
+    assert chosen is not None
+    assert chosen.kernel in {gemm_choice(shape(), Target(), tile, 1).kernel for tile in FMA_TILES}

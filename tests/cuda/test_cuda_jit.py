@@ -1,0 +1,198 @@
+"""Kernels compiled to machine code without a GPU, and kept: every plain kernel, and the cache's behaviour.
+
+The tiled kernels, whose registers and instructions are held to limits, have their own tests.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_cuda_plan import Unpacked
+
+import cubin
+from netdsl import kept
+from netdsl.backends.cuda import jit
+from netdsl.backends.cuda.program import make_plan
+from netdsl.backends.cuda.steps import Kernel, Step
+from netdsl.errors import DeviceError, NetWarning
+from netdsl.passes import rewrite
+from shapes import CASES, graph_of
+
+missing = [name for name in ("numba_cuda", "cuda") if importlib.util.find_spec(name) is None]
+pytestmark = pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)} (pip install '.[cuda13]')")
+
+PLAIN_REGISTERS = 80  # the hungriest takes 66 on sm_90: three blocks of 256 threads fit a multiprocessor
+PLAIN = ("conv", "elementwise", "move", "norm", "pool")  # modules whose kernels are compiled here
+
+
+def plain_steps() -> Mapping[Kernel, Step]:
+    """A step for each plain kernel that any operator's case needs."""
+    bank = Unpacked({})
+    steps = [s for case in CASES for s in make_plan(rewrite(graph_of(case.op, case.types)), bank, 1).steps]
+    return {s.kernel: s for s in steps if s.kernel.module in PLAIN}
+
+
+STEPS = plain_steps() if not missing else {}
+MEASURES = {
+    Kernel("measure", "multiply_adds"): {"out": "float32[]", "steps": "int64"},
+    Kernel("measure", "copy"): {"source": "float32[]", "to": "float32[]", "count": "int64"},
+}
+
+
+def check(kernel: Kernel, kinds: Mapping[str, str], capability: tuple[int, int]) -> None:
+    made = jit.compile_kernel(kernel, kinds, capability)
+    assert made.code.startswith(b"\x7fELF") and made.symbol.encode() in made.code
+    assert made.parameters == kernel.parameters
+    assert made.types == tuple(kinds[p] for p in kernel.parameters)
+    if cubin.missing() is None and capability in cubin.WARPS:
+        code = cubin.examined(made.code, capability)
+        assert code.spills == 0 and code.registers <= PLAIN_REGISTERS
+        assert code.count("DFMA") == code.count("DADD") == code.count("DMUL") == 0  # nothing slipped into float64
+
+
+@pytest.mark.parametrize("kernel", [*STEPS, *MEASURES], ids=lambda k: k.name)
+def test_every_plain_kernel_compiles(kernel: Kernel) -> None:
+    kinds = MEASURES[kernel] if kernel in MEASURES else STEPS[kernel].kinds()
+    check(kernel, kinds, (9, 0))
+
+
+@pytest.mark.parametrize("capability", [(7, 5), (8, 0), (8, 6), (8, 9), (10, 0), (12, 0)])
+def test_for_other_cards(capability: tuple[int, int]) -> None:
+    kernel = next(k for k in STEPS if k.factory == "maxpool")
+    check(kernel, STEPS[kernel].kinds(), capability)
+
+
+def test_a_card_that_the_compilers_do_not_know_is_said() -> None:
+    with pytest.raises(DeviceError, match=r"kernel copy cannot be compiled for compute capability 3\.0") as caught:
+        jit.compile_kernel(COPY, MEASURES[COPY], (3, 0))
+    assert caught.value.code == "cuda-compile" and "netdsl[cuda13]" in str(caught.value.hint)
+
+
+def test_arrays_are_seven_words_of_a_kernels_parameters() -> None:
+    from numba import cuda, types
+
+    kernel = Kernel("measure", "multiply_adds")
+    ptx, _ = cuda.compile(kernel.build(), (types.float32[::1], types.int64), device=False, abi="numba", cc=(9, 0))
+    (parameters,) = re.findall(r"\.entry\s+\w+\(([^)]*)\)", ptx)
+    assert [p.split()[1] for p in parameters.split(",")] == [".u64"] * 8
+    assert re.search(r"ld\.param\.u64\s+\S+, \[\w+_param_4\]", ptx)  # the address
+
+
+def test_the_driver_has_every_function_that_is_called() -> None:
+    from cuda.bindings import driver
+
+    for name in ("driver", "device"):
+        source = Path(jit.__file__).with_name(f"{name}.py").read_text()
+        used = {
+            n.attr
+            for n in ast.walk(ast.parse(source))
+            if isinstance(n, ast.Attribute) and n.attr.startswith(("cu", "CU"))
+        }
+        assert len(used) > 5
+        for word in used:
+            homes = (driver, driver.CUresult, driver.CUstream_flags, driver.CUevent_flags, driver.CUstreamCaptureMode,
+                     driver.CUfunction_attribute)  # fmt: skip
+            assert any(hasattr(home, word) for home in homes), word
+
+
+def driver_is_there() -> bool:
+    from cuda.bindings import driver
+
+    try:
+        driver.cuInit(0)
+    except Exception:
+        return False
+    return True
+
+
+def test_the_driver_takes_arguments_of_the_types_that_are_passed() -> None:
+    """Arguments are converted before the library is called: without a driver, a wrong type is the other error."""
+    from cuda.bindings import driver as cu
+
+    if driver_is_there():
+        pytest.skip("there is a driver: these calls would reach it")
+    words = np.zeros(16, np.uint64).ctypes.data
+    event, function, graph, ready = cu.CUevent(5), cu.CUfunction(5), cu.CUgraph(5), cu.CUgraphExec(5)
+    shared = cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    calls: dict[str, tuple[Any, ...]] = {
+        "cuDevicePrimaryCtxRetain": (0,), "cuCtxSetCurrent": (cu.CUcontext(5),), "cuMemGetInfo": (),
+        "cuMemAlloc": (64,), "cuMemFree": (4096,), "cuMemcpyHtoD": (4096, words, 64), "cuCtxSynchronize": (),
+        "cuStreamCreate": (cu.CUstream_flags.CU_STREAM_NON_BLOCKING.value,), "cuStreamDestroy": (5,),
+        "cuMemcpyHtoDAsync": (4096, words, 64, 5), "cuMemcpyDtoHAsync": (words, 4096, 64, 5),
+        "cuEventCreate": (cu.CUevent_flags.CU_EVENT_DISABLE_TIMING.value,), "cuEventRecord": (event, 1),
+        "cuStreamWaitEvent": (5, event, 0), "cuEventDestroy": (event,), "cuStreamSynchronize": (5,),
+        "cuModuleLoadData": (b"code",), "cuModuleGetFunction": (cu.CUmodule(5), b"name"),
+        "cuFuncSetAttribute": (function, shared, 65536),
+        "cuFuncGetAttribute": (cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK, function),
+        "cuLaunchKernel": (function, 1, 1, 1, 32, 1, 1, 0, 5, words, 0),
+        "cuStreamBeginCapture": (5, cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED),
+        "cuStreamEndCapture": (5,), "cuGraphInstantiate": (graph, 0), "cuGraphLaunch": (ready, 5),
+        "cuGraphExecDestroy": (ready,), "cuGraphDestroy": (graph,), "cuEventSynchronize": (event,),
+        "cuEventElapsedTime": (event, event), "cuDriverGetVersion": (), "cuDeviceGetCount": (),
+        "cuDeviceGetAttribute": (cu.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, 0),
+        "cuDeviceGetName": (128, 0), "cuDeviceTotalMem": (0,),
+    }  # fmt: skip
+    for name, arguments in calls.items():
+        with pytest.raises(RuntimeError, match=r"(?i)driver|libcuda"):
+            getattr(cu, name)(*arguments)
+    with pytest.raises(TypeError):
+        cu.cuMemAlloc("many")
+
+
+COPY = Kernel("measure", "copy")
+LOAD = f"""
+    import sys
+    from netdsl.backends.cuda import jit
+    from netdsl.backends.cuda.steps import Kernel
+    made = jit.load(Kernel("measure", "copy"), {MEASURES[COPY]!r}, (9, 0))
+    assert made.parameters == ("source", "to", "count") and made.code.startswith(b"\\x7fELF")
+    print("compiled" if "numba" in sys.modules else "kept")
+"""
+
+
+def loaded(folder: Path) -> str:
+    environment = {**os.environ, "NETDSL_CACHE": str(folder), "NUMBA_ENABLE_CUDASIM": "0"}
+    code = "\n".join(line.strip() for line in LOAD.splitlines())
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_kept_kernel_needs_no_numba(tmp_path: Path) -> None:
+    assert loaded(tmp_path) == "compiled"
+    assert loaded(tmp_path) == "kept"
+    (file,) = (tmp_path / "kernels").iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    assert loaded(tmp_path) == "compiled"
+    assert file.read_bytes() == whole
+
+
+def test_a_cache_that_cannot_be_written_is_said_and_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "kernels").write_text("a file where the folder should be")
+    monkeypatch.setenv("NETDSL_CACHE", str(tmp_path))
+    monkeypatch.setattr(kept, "_warned", False)
+    monkeypatch.setattr(jit, "_loaded", {})
+    with pytest.warns(NetWarning, match="compiled kernels cannot be kept in"):
+        made = jit.load(COPY, MEASURES[COPY], (9, 0))
+    assert made.code and jit.is_cached(COPY, (9, 0))
+
+
+def test_the_key_names_compilers_and_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = jit._environment()
+    jit._environment.cache_clear()
+    monkeypatch.setattr(jit.metadata, "version", lambda name: "0.0")
+    try:
+        assert jit._environment() != before
+    finally:
+        jit._environment.cache_clear()
