@@ -212,6 +212,11 @@ class Program:
     def device_name(self) -> str:
         return str(self.device)
 
+    @property
+    def arena_bytes(self) -> int:
+        """What is allocated on the GPU for the tensors of one call at a time with one image."""
+        return 4 * self.plan(1).arena_floats
+
     def prepare(self, images: int, progress: Progress | None = None) -> None:
         """Plan, compile and send the weights for a batch size now rather than at its first call."""
         turns = {min(images, self.images_at_once), images % self.images_at_once} - {0}
