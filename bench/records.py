@@ -18,8 +18,7 @@ Record = dict[str, Any]
 def write(path: Path | None, machine: Record, results: Any, **more: Any) -> Record:
     """The record of a measurement: machine, commit, command, what else was set, results. Written if a path is given.
 
-    Only `python bench/report.py` and `bench/how_it_runs.py --measure` write into bench/results: there, all of a
-    program's results come from one run.
+    In bench/results all of a program's results come from one run.
     """
     command = " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     record = {"command": command, "commit": commit(), "machine": machine, **more, "results": results}

@@ -25,17 +25,18 @@ from netdsl.peers import PEERS
 from netdsl.plots import plot_of_comparisons
 from peers import table
 from records import RESULTS, ROOT, Record, checked, read
-from workloads import chosen
 
-PROGRAMS = ("peers", "startup", "memory", "scaling", "ladder")
+PROGRAMS = ("peers", "others", "startup", "memory", "scaling", "ladder")
+SCRIPTS = {"others": "peers"}  # where the results are not named like the program
+FULL = {"peers": ["--networks", "headline"], "others": ["--networks", "others", "--batch", "1"]}
 QUICK = {
     "peers": ["--networks", "lenet5", "--rounds", "2"],
+    "others": ["--networks", "lenet5", "--rounds", "2"],
     "startup": ["--network", "lenet5", "--runs", "1"],
     "memory": ["--networks", "lenet5"],
     "scaling": ["--networks", "lenet5", "--rounds", "2", "--seconds", "0.1"],
     "ladder": ["--convolutions", "16x8", "--rounds", "2"],
 }
-CHECKED = {"peers": ["--networks", "headline"]}  # chosen: what of a program's work a check repeats
 ROOFLINE = "resnet50"  # the network whose layers are drawn under the roof
 TOLERANCE = 0.1  # chosen: a ratio may fall by so much, as a busy machine makes it
 BEGIN, END = "<!-- measured: bench/report.py writes what stands here -->", "<!-- /measured -->"
@@ -45,7 +46,13 @@ def measure(programs: Sequence[str], folder: Path, arguments: Mapping[str, Seque
     """Run programs, each in a process of its own, with their results in a folder."""
     for name in programs:
         out = folder / f"{name}.json"
-        command = [sys.executable, ROOT / "bench" / f"{name}.py", "--out", out, *arguments.get(name, ())]
+        command = [
+            sys.executable,
+            ROOT / "bench" / f"{SCRIPTS.get(name, name)}.py",
+            "--out",
+            out,
+            *arguments.get(name, ()),
+        ]
         print(f"== {name}", flush=True)
         done = subprocess.run([*map(str, command)])
         if done.returncode:
@@ -55,8 +62,7 @@ def measure(programs: Sequence[str], folder: Path, arguments: Mapping[str, Seque
 def draw(folder: Path, quick: bool) -> None:
     """The plots: speed ratios of the headline networks, and one network's layers under the roof."""
     record = read(folder / "peers.json")
-    headline = {w.network for w in chosen("headline")}
-    comparisons = [c for c in compared(record) if c.network in headline]
+    comparisons = compared(record)
     drawn = [peer for peer in PEERS if peer.name in record["machine"]["versions"]]
     svg = plot_of_comparisons(comparisons, drawn, record["machine"])
     (folder / "peers.svg").write_text(svg, encoding="utf-8")
@@ -81,12 +87,8 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 
 
 def peers_text(record: Record) -> str:
     machine, names = record["machine"], [p.name for p in PEERS if p.name in record["machine"]["versions"]]
-    headline = {w.network for w in chosen("headline")}
     comparisons = compared(record)
-    columns = (*headings(names), "target")
-    rows = table(comparisons, names)
-    first = markdown(columns, [row for row in rows if row[0] in headline])
-    others = markdown(columns, [row for row in rows if row[0] not in headline])
+    rows = markdown((*headings(names), "target"), table(comparisons, names))
     means = [f"batch {m['batch']}: {m['mean']:.2f} (target {m['target']})" for m in record["means"]]
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     settings = "".join(f"- {peer.title}: {peer.settings}\n" for peer in PEERS if peer.name in names)
@@ -96,17 +98,32 @@ def peers_text(record: Record) -> str:
 {record["rounds"]} interleaved rounds in milliseconds, answers compared first. The ratio is the fastest peer's time
 divided by netdsl's. {versions}.
 
-{first}
+{rows}
 
 Geometric mean of the ratios, {"; ".join(means)}.
 
 ![Speed beside other engines](bench/results/peers.svg)
 
-<details><summary>All other networks that ship, and how each engine was set up</summary>
-
-{others}
+<details><summary>How each engine was set up</summary>
 
 {settings}{told}
+</details>
+"""
+
+
+def others_text(record: Record) -> str:
+    names = [p.name for p in PEERS if p.name in record["machine"]["versions"]]
+    comparisons = compared(record)
+    rows = markdown((*headings(names), "target"), table(comparisons, names))
+    told = "".join(f"- {remark}\n" for remark in remarks(comparisons))
+    return f"""\
+Medians of {record["rounds"]} rounds, measured in the same way, commit {record["commit"]}.
+
+<details><summary>All other networks that ship</summary>
+
+{rows}
+
+{told}
 </details>
 """
 
@@ -145,6 +162,7 @@ One convolution on one thread, whose measured peak is {peak:.0f} GFLOP/s, from p
 
 TEXTS: Mapping[str, tuple[str, Callable[[Record], str]]] = {
     "peers": ("Beside other engines", peers_text),
+    "others": ("The other networks", others_text),
     "startup": ("Start", startup_text),
     "memory": ("Memory", memory_text),
     "scaling": ("Threads and callers", scaling_text),
@@ -170,7 +188,7 @@ def rewrite(readme: Path, folder: Path) -> None:
 def ratios(name: str, record: Record) -> dict[str, float]:
     """What a check compares of a program's results; larger is better."""
     results = record["results"]
-    if name == "peers":
+    if name in ("peers", "others"):
         return {f"{c.network}, batch {c.batch}, beside {c.best[0]}": c.best[1] for c in compared(record) if c.best}
     if name == "startup":
         took = {r["what"]: r["seconds"] for r in results}
@@ -223,11 +241,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         parser.error(f"there is no program {', '.join(sorted(unknown))}; there are {', '.join(PROGRAMS)}")
     if given.check:
-        lines = check(programs, given.results, QUICK if given.quick else CHECKED)
+        lines = check(programs, given.results, QUICK if given.quick else FULL)
         print(*(lines or ["no ratio fell"]), sep="\n")
         return int(bool(lines))
     if given.all:
-        measure(programs, given.results, QUICK if given.quick else {})
+        measure(programs, given.results, QUICK if given.quick else FULL)
         draw(given.results, given.quick)
     rewrite(given.readme, given.results)
     return 0

@@ -83,9 +83,11 @@ def workload(network: str) -> Workload:
 
 
 def chosen(names: str | None) -> tuple[Workload, ...]:
-    """The workloads of a comma-separated list; "headline", or None for all."""
+    """The workloads of a comma-separated list; "headline", "others" (all but those), or None for all."""
     if names is None:
         return WORKLOADS
     if names == "headline":
         return HEADLINE
+    if names == "others":
+        return tuple(w for w in WORKLOADS if not w.headline)
     return tuple(workload(name.strip()) for name in names.split(",") if name.strip())

@@ -78,7 +78,7 @@ class Summary:
             ("activations", f"{bytes_text(self.activation_bytes)} an image, {bytes_text(self.peak_bytes)} at a time"),
         ]
         if self.arena_bytes is not None:
-            totals.append(("arena on this CPU", f"{bytes_text(self.arena_bytes)} for a call with one image"))
+            totals.append(("arena", f"{bytes_text(self.arena_bytes)} for a call with one image"))
         return totals
 
     def __str__(self) -> str:

@@ -48,6 +48,7 @@ def samples() -> dict[str, Record]:
                "images_per_second_all_callers": 900.0, "throughput": 0.9}  # fmt: skip
     return {
         "peers": record(peers, threads=2, rounds=30, means=[{"batch": 1, "networks": 1, "mean": 2.0, "target": 1.5}]),
+        "others": record([comparison("nin", 1, 2e-3, 3e-3)], threads=2, rounds=5, means=[]),
         "startup": record(starts, network="resnet18", threads=2),
         "memory": record([memory], threads=2),
         "scaling": record([scaling], rounds=20),
@@ -78,6 +79,7 @@ def test_the_readme_says_what_was_measured(results: Path, readme: Path) -> None:
     assert "old" not in text
     assert "| resnet18 | 1 | 1 | 2 | 3 | onnxruntime | 2.00 | 1.6 |" in text
     assert "Geometric mean of the ratios, batch 1: 2.00 (target 1.5)." in text
+    assert "| nin | 1 | 1 | 2 | 3 | onnxruntime | 2.00 | 1 |" in text
     assert "unet, batch 1: ncnn: it knows no such layer" in text
     assert "| netdsl run, later | 0.50 |" in text
     assert "| resnet18 | 220.0 | 200.0 | 1.10 | 9.0 | 46.0 |" in text

@@ -27,5 +27,6 @@ def test_no_target_is_below_the_best_peer(work: object) -> None:
 
 def test_choosing() -> None:
     assert chosen(None) == WORKLOADS and chosen("headline") == HEADLINE
+    assert [w for w in WORKLOADS if w not in HEADLINE] == [*chosen("others")]
     assert chosen("resnet18, my.net") == (workload("resnet18"), workload("my.net"))
     assert workload("resnet18").headline and not workload("my.net").headline
