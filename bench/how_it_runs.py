@@ -16,6 +16,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,12 @@ def loop() -> str:
     block = max(blocks, key=lambda b: sum("vfmadd" in line for line in b))
     end = next(i for i, line in enumerate(block) if line.startswith("j"))
     rows = (f"    {line.partition(chr(9))[0]:<16}{line.partition(chr(9))[2]}" for line in block[1 : end + 1])
-    return fenced("\n".join([f"# compiled for {host().name}", block[0], *rows]), "asm")
+    return fenced("\n".join([compiled_by(), block[0], *rows]), "asm")
+
+
+def compiled_by() -> str:
+    """What the order of instructions depends on: the processor, and the LLVM within llvmlite."""
+    return f"# compiled for {host().name} by llvmlite {metadata.version('llvmlite')}"
 
 
 def roofline() -> str:
