@@ -20,7 +20,8 @@ def write(path: Path | None, machine: Record, results: Any, **more: Any) -> Reco
 
     In bench/results all of a program's results come from one run.
     """
-    command = " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    words = [word.removeprefix(f"{ROOT}/") for word in sys.argv[1:]]
+    command = " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *words])
     record = {"command": command, "commit": commit(), "machine": machine, **more, "results": results}
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
