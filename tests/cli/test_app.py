@@ -8,7 +8,9 @@ import shlex
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -90,11 +92,18 @@ def test_an_internal_fault_shows_where_when_asked(netdsl: Netdsl, monkeypatch: p
         netdsl("faulty", "--fault", "internal")
 
 
+def started(command: list[str], **more: Any) -> subprocess.Popen[str]:
+    """A process that Ctrl-C reaches, even where the tests themselves run in the background, which ignores it."""
+    hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=hears, **more)
+
+
 def test_ctrl_c_ends_quietly_with_130(tmp_path: Path) -> None:
     pipe = tmp_path / "picture.png"
     os.mkfifo(pipe)
     command = [*COMMAND, "run", "lenet5", "--input", str(pipe)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = started(command)
     with pipe.open("wb"):  # opens when the command opens the other end; it then waits for bytes that never come
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
@@ -104,7 +113,7 @@ def test_ctrl_c_ends_quietly_with_130(tmp_path: Path) -> None:
 def test_ctrl_c_while_kernels_compile_ends_quietly_too(tmp_path: Path) -> None:
     environment = {**os.environ, "NETDSL_CACHE": str(tmp_path)}
     command = [*COMMAND, "run", "lenet5"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    process = started(command, env=environment)
     assert process.stderr is not None
     assert process.stderr.readline() == "compiling kernels …\n"
     process.send_signal(signal.SIGINT)
