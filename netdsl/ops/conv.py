@@ -48,6 +48,10 @@ class Conv(Op):
     groups: int = 1
     bias: bool = True
 
+    def is_depthwise(self, channels: int) -> bool:
+        """Whether each of so many input channels has a filter of its own and gives one output."""
+        return 1 < self.groups == channels == self.features
+
     def infer(self, *inputs: TensorType) -> TensorType:
         (x,) = inputs
         need_map(x, self.name)

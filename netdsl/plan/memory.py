@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 ALIGNMENT = 64  # bytes; a cache line, and the widest vector
@@ -42,3 +42,12 @@ def allocate(buffers: Sequence[Buffer]) -> tuple[list[int], int]:
         placed.append(i)
         total = max(total, at + b.bytes)
     return offsets, total
+
+
+def place_buffers(sizes: Sequence[int], steps: Sequence[Set[int]]) -> tuple[list[int], int]:
+    """As `allocate`, for buffers of so many bytes that live from the first step that touches them to the last."""
+    first, last = [len(steps)] * len(sizes), [0] * len(sizes)
+    for i, touched in enumerate(steps):
+        for b in touched:
+            first[b], last[b] = min(first[b], i), max(last[b], i)
+    return allocate([Buffer(n, f, e) for n, f, e in zip(sizes, first, last, strict=True)])

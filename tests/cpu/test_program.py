@@ -13,8 +13,10 @@ import pytest
 from fresh import in_fresh_process
 from netdsl.backends import cpu, reference
 from netdsl.backends.cpu.program import MAX_IMAGES
+from netdsl.backends.cpu.target import WIDTH
 from netdsl.graph.build import build
 from netdsl.weights import random_weights
+from tangles import CONCATS, RESIDUALS, SPECIAL, kept_by
 
 TEXT = """netdsl 1
 net small {
@@ -156,18 +158,6 @@ def test_narrower_vectors_give_the_same_answers(width: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-CONCATS = {
-    "side by side": "branches concat { conv 16 1x1\n conv 32 3x3 pad=1 | relu\n skip }",
-    "odd channels in the middle": "branches concat { conv 16 1x1\n conv 5 1x1\n conv 11 1x1\n conv 20 1x1 }",
-    "a short last": "branches concat { conv 32 1x1\n conv 7 1x1 }\n maxpool 2x2",
-    "cumulative": "conv 16 1x1\n repeat 3 { branches concat { skip\n batchnorm | relu | conv 16 3x3 pad=1 } }",
-    "joined twice": "a: conv 16 1x1\n concat a\n b: conv 16 1x1\n concat a b",
-    "read by a padded convolution": "a: conv 16 1x1\n conv 16 3x3 pad=1\n concat a\n conv 8 3x3 pad=1\n concat a",
-    "flattened": "branches concat { conv 16 1x1\n conv 7 1x1 }\n flatten | dense 9",
-    "an output": "branches concat { conv 16 1x1\n conv 7 1x1 }\n output joined\n relu\n output last",
-}
-
-
 @pytest.mark.parametrize("name", CONCATS)
 @pytest.mark.parametrize("batch", [1, 3])
 def test_branches_write_into_the_joined_tensor(name: str, batch: int) -> None:
@@ -176,7 +166,7 @@ def test_branches_write_into_the_joined_tensor(name: str, batch: int) -> None:
 
 def agrees(body: str, batch: int) -> None:
     """Assert that two calls of a network of this body agree with its definition."""
-    graph = build(f"netdsl 1\nnet sample {{\n  input x 8x9x10\n{body}\n}}\n")
+    graph = build(f"netdsl 1\nnet sample {{\n  input x 8x9x10\n{kept_by(WIDTH, body)}\n}}\n")
     weights = random_weights(graph, 2)
     x = np.random.default_rng(1).standard_normal((batch, 8, 9, 10)).astype(np.float32)
     program = cpu.lower(graph, weights, 2)
@@ -185,25 +175,13 @@ def agrees(body: str, batch: int) -> None:
             np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
-HALF = "residual { conv 16 1x1 }"
-RESIDUALS = {
-    "a stage": "conv 16 3x3 pad=1\n repeat 3 { residual { conv 16 3x3 pad=1 | relu | conv 16 3x3 pad=1 }\n relu }",
-    "read again": "a: conv 16 1x1\n residual { conv 16 3x3 pad=1 }\n add a",
-    "an output": "conv 16 1x1\n output first\n residual { conv 16 3x3 pad=1 }\n output last",
-    "flattened": f"a: conv 16 1x1\n {HALF}\n flatten | b: dense 5\n from a\n flatten | dense 5\n add b",
-    "joined besides": f"a: conv 16 1x1\n {HALF}\n concat a",
-    "wider halo": f"conv 16 1x1\n {HALF}\n conv 16 5x5 pad=2\n {HALF}\n conv 8 3x3 pad=1",
-    "the input itself": "residual { conv 8 3x3 pad=1 }\n residual { conv 8 3x3 pad=1 }\n leaky 0.1",
-}
-
-
 @pytest.mark.parametrize("name", RESIDUALS)
 def test_residuals_are_overwritten_only_when_nobody_reads_them_later(name: str) -> None:
     agrees(RESIDUALS[name], batch=2)
 
 
 def test_a_dense_block_copies_nothing() -> None:
-    graph = build(f"netdsl 1\nnet sample {{\n  input x 8x9x10\n{CONCATS['cumulative']}\n}}\n")
+    graph = build(f"netdsl 1\nnet sample {{\n  input x 8x9x10\n{kept_by(WIDTH, CONCATS['cumulative'])}\n}}\n")
     steps = cpu.lower(graph, random_weights(graph, 2)).plan(1).steps
     assert "gather" not in {s.kernel.factory for s in steps}
 
@@ -223,19 +201,6 @@ def test_many_kernels_are_compiled_whatever_becomes_of_the_helpers(tmp_path: Pat
     done = in_fresh_process(code, NETDSL_CACHE=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "kernels").glob("*.o"))) == 5
-
-
-SPECIAL = {
-    "a convolution": "conv 7 1x1",
-    "a window": "conv 7 3x3 pad=1",
-    "limits": "relu | conv 7 1x1 | relu6",
-    "functions": "tanh | sigmoid | elu | gelu | silu | hardswish | leaky",
-    "pooling": "maxpool 3x3 pad=1 | avgpool 2x2",
-    "prelu": "prelu",
-    "normalisation": "batchnorm | relu | instancenorm | lrn 3",
-    "joins": "a: 1x1 5\n residual { 1x1 5 }\n add a\n mul a",
-    "a vector": "avgpool global | flatten | dense 9 | relu | dense 5 | softmax",
-}
 
 
 @pytest.mark.parametrize("name", SPECIAL)

@@ -7,9 +7,11 @@ import pytest
 from simulated import Simulator
 
 from netdsl.backends import reference
+from netdsl.backends.cuda.views import LANES
 from netdsl.graph.build import build
 from netdsl.graph.ir import Graph
 from netdsl.weights import random_weights
+from tangles import CONCATS, RESIDUALS, SPECIAL, kept_by
 
 SMALL = "netdsl 1\nnet sample {{\n  input x {size}\n{body}\n}}\n"
 
@@ -51,47 +53,14 @@ def test_networks(simulate: Simulator, name: str) -> None:
     agrees(simulate, network(NETS[name]))
 
 
-CONCATS = {
-    "side by side": "branches concat { conv 4 1x1\n conv 8 3x3 pad=1 | relu\n skip }",
-    "odd channels in the middle": "branches concat { conv 4 1x1\n conv 5 1x1\n conv 3 1x1\n conv 6 1x1 }",
-    "a short last": "branches concat { conv 8 1x1\n conv 7 1x1 }\n maxpool 2x2",
-    "cumulative": "conv 4 1x1\n repeat 3 { branches concat { skip\n batchnorm | relu | conv 4 3x3 pad=1 } }",
-    "joined twice": "a: conv 4 1x1\n concat a\n b: conv 4 1x1\n concat a b",
-    "flattened": "branches concat { conv 4 1x1\n conv 7 1x1 }\n flatten | dense 9",
-    "an output": "branches concat { conv 4 1x1\n conv 7 1x1 }\n output joined\n relu\n output last",
-}
-HALF = "residual { conv 4 1x1 }"
-RESIDUALS = {
-    "a stage": "conv 4 3x3 pad=1\n repeat 2 { residual { conv 4 3x3 pad=1 | relu | conv 4 3x3 pad=1 }\n relu }",
-    "read again": "a: conv 4 1x1\n residual { 1x1 6 | 1x1 4 }\n add a",
-    "an output": "conv 4 1x1\n output first\n residual { conv 4 3x3 pad=1 }\n output last",
-    "flattened": f"a: conv 4 1x1\n {HALF}\n flatten | b: dense 5\n from a\n flatten | dense 5\n add b",
-    "joined besides": f"a: conv 4 1x1\n {HALF}\n concat a",
-    "the input itself": "residual { conv 8 3x3 pad=1 }\n residual { conv 8 3x3 pad=1 }\n leaky 0.1",
-}
-
-
 @pytest.mark.parametrize("name", CONCATS)
 def test_branches_write_into_the_joined_tensor(simulate: Simulator, name: str) -> None:
-    agrees(simulate, network(CONCATS[name]))
+    agrees(simulate, network(kept_by(LANES, CONCATS[name])))
 
 
 @pytest.mark.parametrize("name", RESIDUALS)
 def test_residuals_are_overwritten_only_when_nobody_reads_them_later(simulate: Simulator, name: str) -> None:
-    agrees(simulate, network(RESIDUALS[name]))
-
-
-SPECIAL = {
-    "a convolution": "conv 7 1x1",
-    "a window": "conv 7 3x3 pad=1",
-    "limits": "relu | conv 7 1x1 | relu6",
-    "functions": "tanh | sigmoid | elu | gelu | silu | hardswish | leaky",
-    "pooling": "maxpool 3x3 pad=1 | avgpool 2x2",
-    "prelu": "prelu",
-    "normalisation": "batchnorm | relu | instancenorm | lrn 3",
-    "joins": "a: 1x1 5\n residual { 1x1 5 }\n add a\n mul a",
-    "a vector": "avgpool global | flatten | dense 9 | relu | dense 5 | softmax",
-}
+    agrees(simulate, network(kept_by(LANES, RESIDUALS[name])))
 
 
 @pytest.mark.parametrize("name", SPECIAL)

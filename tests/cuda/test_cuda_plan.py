@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from netdsl.backends.cuda.demands import deconv_phases
 from netdsl.backends.cuda.planner import WeightBank
 from netdsl.backends.cuda.program import TENSOR_CAPABILITY, Plan, make_plan
 from netdsl.backends.cuda.steps import BLOCK, MOST_BLOCKS, block_each, one_each, team
@@ -21,6 +20,7 @@ from netdsl.graph.build import build
 from netdsl.model import PRECISIONS
 from netdsl.ops.deconv import Deconv
 from netdsl.passes import rewrite
+from netdsl.plan.windows import deconv_phases
 from netdsl.tensor import TensorType
 from shapes import CASES, graph_of
 

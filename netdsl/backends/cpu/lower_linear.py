@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from netdsl.backends.cpu.demands import deconv_phases, is_depthwise
 from netdsl.backends.cpu.epilogue import Epilogue, epilogue
 from netdsl.backends.cpu.jit import Kernel
 from netdsl.backends.cpu.lower_planes import emit_conv_planes
@@ -24,6 +23,7 @@ from netdsl.graph.ir import Node
 from netdsl.ops.conv import Conv
 from netdsl.ops.deconv import Deconv
 from netdsl.ops.dense import Dense
+from netdsl.plan.windows import deconv_phases
 
 F32 = NDArray[np.float32]
 
@@ -67,7 +67,7 @@ def lower_conv(plan: Planner, index: int) -> None:
     if y.block == 1:
         emit_conv_planes(plan, node, op, x, y, end, work)
         return
-    if is_depthwise(op, x.channels):
+    if op.is_depthwise(x.channels):
         _emit_depthwise(plan, node, op, x, y, taps, end, work)
         return
     if index in plan.winograd:
@@ -87,8 +87,8 @@ def lower_deconv(plan: Planner, index: int) -> None:
     work = plan.graph.node_macs(node) * plan.images
     y = plan.output(index, work)
     end = epilogue(plan, node)
-    down = deconv_phases(op, 0, x.height, y.height)
-    across = deconv_phases(op, 1, x.width, y.width)
+    down = deconv_phases(op, 0, y.height)
+    across = deconv_phases(op, 1, y.width)
     for a, (height, cells_h, offsets_h) in enumerate(down):
         for b, (width, cells_w, offsets_w) in enumerate(across):
             if height and width:

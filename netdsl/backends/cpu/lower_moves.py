@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from netdsl.backends.cpu.demands import flat_readers_only
 from netdsl.backends.cpu.jit import Kernel
 from netdsl.backends.cpu.lower_planes import move_rows, tight
 from netdsl.backends.cpu.lower_points import clear_tail
@@ -16,6 +15,8 @@ from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.views import NO_HALO, Address, Port, View, floats, table
 from netdsl.graph.ir import Node
 from netdsl.ops.shape import ChannelShuffle, Crop, Pad, PixelShuffle, Upsample, sources
+from netdsl.plan.residence import flat_readers_only
+from netdsl.plan.windows import padded
 
 Indices = NDArray[np.int64]
 
@@ -87,24 +88,14 @@ def lower_pad(plan: Planner, index: int) -> None:
     x = plan.views[node.inputs[0]]
     y = plan.output(index, node.type.elements * plan.images)
     top, left, bottom, right = op.pad
-    rows, columns = _padded(x.height, top, bottom, op.mode), _padded(x.width, left, right, op.mode)
+    rows, columns = padded(x.height, top, bottom, op.mode), padded(x.width, left, right, op.mode)
     fill = op.value if op.mode == "constant" else 0.0
     if y.block == 1:
         move_rows(plan, node, Address(x), x, Address(y), y, rows, columns, left, fill)
         return
-    channels = _padded(x.channels, *op.channels, "zero")
+    channels = padded(x.channels, *op.channels, "zero")
     _clear(plan, node, y, channels)
     _gather(plan, node, x, y, channels, rows, columns, fill=fill)
-
-
-def _padded(length: int, before: int, after: int, mode: str) -> Indices:
-    """Source of each cell along a padded axis, -1 for cells filled with a value."""
-    cells = np.arange(-before, length + after)
-    if mode == "edge":
-        return np.clip(cells, 0, length - 1)
-    if mode == "reflect":
-        return np.where(cells < 0, -cells, np.where(cells >= length, 2 * (length - 1) - cells, cells))
-    return np.where((cells < 0) | (cells >= length), -1, cells)
 
 
 def lower_crop(plan: Planner, index: int) -> None:

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 
-from netdsl.backends.cpu.epilogue import elementwise, limits
 from netdsl.backends.cpu.jit import Kernel
 from netdsl.backends.cpu.planner import Planner
 from netdsl.backends.cpu.target import WIDTH
@@ -16,6 +15,7 @@ from netdsl.ops.activation import PRelu
 from netdsl.ops.norm import GroupNorm, InstanceNorm, Lrn
 from netdsl.ops.softmax import LogSoftmax
 from netdsl.passes.fold_batchnorm import affine_weights
+from netdsl.plan.activations import elementwise, limits
 
 
 def _grid(plan: Planner, y: View) -> dict[str, Argument]:

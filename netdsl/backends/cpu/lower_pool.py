@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from netdsl.backends.cpu.epilogue import elementwise
 from netdsl.backends.cpu.jit import Kernel
 from netdsl.backends.cpu.planner import Planner
 from netdsl.backends.cpu.views import Address, Data, View, floats, table
 from netdsl.ops.pool import AdaptiveAvgPool, AdaptiveMaxPool, AvgPool, LpPool, MaxPool, bins
-
-Ranges = list[tuple[int, int]]  # first row (or column) of each window, and the one after its last
+from netdsl.plan.activations import elementwise
+from netdsl.plan.windows import Ranges, clipped
 
 
 def lower_maxpool(plan: Planner, index: int) -> None:
@@ -45,7 +44,7 @@ def lower_avgpool(plan: Planner, index: int) -> None:
     assert isinstance(op, AvgPool)
     kind = plan.graph.nodes[node.inputs[0]].type
     size = node.type.height, node.type.width
-    rows, columns = _clipped(op, 0, kind.height, size[0]), _clipped(op, 1, kind.width, size[1])
+    rows, columns = clipped(op, 0, kind.height, size[0]), clipped(op, 1, kind.width, size[1])
     _emit_windows(plan, index, Kernel("pool", "avgpool"), rows, columns, 1.0 / op.counts(kind))
 
 
@@ -55,8 +54,8 @@ def lower_lppool(plan: Planner, index: int) -> None:
     assert isinstance(op, LpPool)
     kind = plan.graph.nodes[node.inputs[0]].type
     mean = AvgPool(op.kernel, op.stride, ceil=op.ceil)
-    rows = _clipped(mean, 0, kind.height, node.type.height)
-    columns = _clipped(mean, 1, kind.width, node.type.width)
+    rows = clipped(mean, 0, kind.height, node.type.height)
+    columns = clipped(mean, 1, kind.width, node.type.width)
     scale = op.kernel[0] * op.kernel[1] / mean.counts(kind)
     _emit_windows(plan, index, Kernel("pool", "lppool", (op.norm,)), rows, columns, scale)
 
@@ -76,12 +75,6 @@ def lower_adaptive_maxpool(plan: Planner, index: int) -> None:
     x = plan.views[node.inputs[0]]
     rows, columns = bins(x.height, node.op.size[0]), bins(x.width, node.op.size[1])
     _emit_windows(plan, index, Kernel("pool", "adaptive_maxpool"), rows, columns, None)
-
-
-def _clipped(op: AvgPool, axis: int, length: int, count: int) -> Ranges:
-    """Each window's cells within the map."""
-    starts = [i * op.stride[axis] - op.pad[axis] for i in range(count)]
-    return [(min(max(0, s), length), max(0, min(length, s + op.kernel[axis]))) for s in starts]
 
 
 def _emit_windows(

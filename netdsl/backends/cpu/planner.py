@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from netdsl.backends.cpu.demands import halos, homes, planar_maps, spent_residuals, winograd_sizes
+from netdsl.backends.cpu.demands import halos, may_lie, planar_maps, winograd_sizes
 from netdsl.backends.cpu.jit import Kernel
 from netdsl.backends.cpu.pages import release
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.views import NO_HALO, Address, Argument, Data, Step, View, aligned, layout
 from netdsl.graph.ir import Graph, Node
+from netdsl.plan.residence import homes, spent_residuals
 from netdsl.tensor import TensorType
 
 F32 = NDArray[np.float32]
@@ -85,8 +87,9 @@ class Planner:
         self.winograd = winograd_sizes(graph, whole, exact)
         self.halos = halos(graph, self.winograd)
         self.planar = planar_maps(graph, self.halos)
-        self.homes = homes(graph, self.halos)
-        self.residuals = spent_residuals(graph, self.halos, self.homes)
+        fits = partial(may_lie, graph, self.halos)
+        self.homes = homes(graph, WIDTH, fits)
+        self.residuals = spent_residuals(graph, self.homes, fits)
 
     def input_views(self, node: Node) -> list[View]:
         return [self.views[i] for i in node.inputs]

@@ -18,7 +18,7 @@ from netdsl.backends.cpu.threads import available_threads, team
 from netdsl.backends.cpu.views import Address, Data, Port, Step, aligned
 from netdsl.graph.ir import Graph
 from netdsl.passes import rewrite
-from netdsl.plan.memory import Buffer, allocate
+from netdsl.plan.memory import place_buffers
 
 F32 = NDArray[np.float32]
 
@@ -59,12 +59,7 @@ def make_plan(
     """
     planner = Planner(graph, bank, images, threads, exact, whole or images)
     plan_steps(planner)
-    first = [len(planner.steps)] * len(planner.bytes)
-    last = [0] * len(planner.bytes)
-    for i, step in enumerate(planner.steps):
-        for b in step.buffers():
-            first[b], last[b] = min(first[b], i), max(last[b], i)
-    offsets, size = allocate([Buffer(n, f, e) for n, f, e in zip(planner.bytes, first, last, strict=True)])
+    offsets, size = place_buffers(planner.bytes, [s.buffers() for s in planner.steps])
     if sum(s.work for s in planner.steps) < WORK_TO_SHARE:
         threads = 1
     shares = [max(1, min(threads, s.work // WORK_PER_THREAD)) for s in planner.steps]

@@ -21,7 +21,6 @@ from functools import partial
 
 import numpy as np
 
-from netdsl.backends.cuda.demands import deconv_phases
 from netdsl.backends.cuda.epilogue import Epilogue, epilogue
 from netdsl.backends.cuda.planner import F32, Planner
 from netdsl.backends.cuda.steps import Kernel, one_each
@@ -31,6 +30,7 @@ from netdsl.graph.ir import Node
 from netdsl.ops.conv import Conv
 from netdsl.ops.deconv import Deconv
 from netdsl.ops.dense import Dense
+from netdsl.plan.windows import deconv_phases
 
 Pair = tuple[int, int]
 

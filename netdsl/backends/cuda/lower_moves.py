@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from netdsl.backends.cuda.demands import flat_readers_only
 from netdsl.backends.cuda.planner import Planner
 from netdsl.backends.cuda.steps import Kernel, one_each
 from netdsl.backends.cuda.views import LANES, Address, Argument, Data, Port, View, table
 from netdsl.graph.ir import Node
 from netdsl.ops.shape import ChannelShuffle, Crop, Pad, PixelShuffle, Upsample, sources
+from netdsl.plan.residence import flat_readers_only
+from netdsl.plan.windows import padded
 
 Indices = NDArray[np.int64]
 
@@ -81,19 +82,9 @@ def lower_pad(plan: Planner, index: int) -> None:
     assert isinstance(op, Pad)
     x, y = plan.views[node.inputs[0]], plan.output(index)
     top, left, bottom, right = op.pad
-    rows, columns = _padded(x.height, top, bottom, op.mode), _padded(x.width, left, right, op.mode)
-    channels = _filled(_padded(x.channels, *op.channels, "zero"), y)
+    rows, columns = padded(x.height, top, bottom, op.mode), padded(x.width, left, right, op.mode)
+    channels = _filled(padded(x.channels, *op.channels, "zero"), y)
     _gather(plan, node, x, y, channels, rows, columns, op.value if op.mode == "constant" else 0.0)
-
-
-def _padded(length: int, before: int, after: int, mode: str) -> Indices:
-    """Source of each cell along a padded axis, -1 for cells filled with a value."""
-    cells = np.arange(-before, length + after)
-    if mode == "edge":
-        return np.clip(cells, 0, length - 1)
-    if mode == "reflect":
-        return np.where(cells < 0, -cells, np.where(cells >= length, 2 * (length - 1) - cells, cells))
-    return np.where((cells < 0) | (cells >= length), -1, cells)
 
 
 def lower_crop(plan: Planner, index: int) -> None:

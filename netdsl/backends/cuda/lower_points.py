@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from netdsl.backends.cuda.epilogue import elementwise, limits
 from netdsl.backends.cuda.planner import Planner
 from netdsl.backends.cuda.steps import Geometry, Kernel, block_each, one_each, team
 from netdsl.backends.cuda.views import LANES, Address, Argument, Data, View
@@ -13,6 +12,7 @@ from netdsl.ops.activation import PRelu
 from netdsl.ops.norm import GroupNorm, InstanceNorm, Lrn
 from netdsl.ops.softmax import LogSoftmax
 from netdsl.passes.fold_batchnorm import affine_weights
+from netdsl.plan.activations import elementwise, limits
 
 FEW_CHANNELS = 32  # chosen: a softmax over no more is one thread's work
 

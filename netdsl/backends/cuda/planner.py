@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from netdsl.backends.cuda.demands import homes, spent_residuals
 from netdsl.backends.cuda.steps import Geometry, Kernel, Step
 from netdsl.backends.cuda.tiles import Target
-from netdsl.backends.cuda.views import ARENA, Argument, Data, View, layout, padded
+from netdsl.backends.cuda.views import ARENA, LANES, Argument, Data, View, layout, padded
 from netdsl.graph.ir import Graph, Node, Weight
+from netdsl.plan.residence import homes, spent_residuals
 from netdsl.tensor import TensorType
 
 F32 = NDArray[np.float32]
@@ -68,7 +68,7 @@ class Planner:
         self.flat_maps: dict[int, View] = {}  # vectors that are maps left channels last: the map's view, by node
         self.floats: list[int] = []  # of each buffer
         self.steps: list[Step] = []
-        self.homes = homes(graph)
+        self.homes = homes(graph, LANES)
         self.residuals = spent_residuals(graph, self.homes)
 
     def input_views(self, node: Node) -> list[View]:

@@ -24,7 +24,7 @@ from netdsl.backends.cuda.views import Address, Arena, Argument, Counters, Data,
 from netdsl.errors import DeviceError
 from netdsl.graph.ir import Graph
 from netdsl.passes import rewrite
-from netdsl.plan.memory import Buffer, allocate
+from netdsl.plan.memory import place_buffers
 from netdsl.tensor import Shape
 
 F32 = NDArray[np.float32]
@@ -65,13 +65,7 @@ def make_plan(
 
 def placed(planner: Planner) -> Plan:
     """The steps of a planner with every buffer's place: where lives do not overlap, buffers share the arena."""
-    first = [len(planner.steps)] * len(planner.floats)
-    last = [0] * len(planner.floats)
-    for i, step in enumerate(planner.steps):
-        for b in step.buffers():
-            first[b], last[b] = min(first[b], i), max(last[b], i)
-    buffers = [Buffer(4 * n, f, e) for n, f, e in zip(planner.floats, first, last, strict=True)]
-    offsets, size = allocate(buffers)
+    offsets, size = place_buffers([4 * n for n in planner.floats], [s.buffers() for s in planner.steps])
     wanted = [a.count for s in planner.steps for a in s.arguments.values() if isinstance(a, Counters)]
     return Plan(
         planner.images, tuple(planner.steps), tuple(o // 4 for o in offsets), -(-size // 4), max(wanted, default=0)
