@@ -6,17 +6,40 @@ from netdsl.graph.ir import Graph
 from netdsl.passes.drop_identities import drop_identities
 from netdsl.passes.filters_to_depthwise import filters_to_depthwise
 from netdsl.passes.fold_batchnorm import fold_batchnorm
+from netdsl.passes.fold_forward import fold_forward
 from netdsl.passes.fuse_epilogues import fuse_activations, fuse_additions
+from netdsl.passes.merge_chains import merge_chains
+from netdsl.passes.merge_siblings import merge_siblings
 from netdsl.passes.pool_first import pool_first
 from netdsl.passes.rewrite import Pass
+from netdsl.passes.sum_branches import sum_branches
+
+LINEAR: tuple[Pass, ...] = (fold_batchnorm, fold_forward, merge_chains, sum_branches, merge_siblings)
+
+
+def simplify_linear(graph: Graph) -> Graph:
+    """The passes of LINEAR by turns, until the graph gets no smaller: what one makes, another may take further."""
+    while True:
+        smaller = graph
+        for run in LINEAR:
+            smaller = run(smaller)
+        if _size(smaller) == _size(graph):
+            return smaller
+        graph = smaller
+
+
+def _size(graph: Graph) -> int:
+    return sum(1 + len(node.inputs) for node in graph.nodes)
+
 
 PASSES: tuple[Pass, ...] = (
     drop_identities,
     filters_to_depthwise,
-    fold_batchnorm,  # before fusing: an epilogue would stand between a layer and its normalisation
+    simplify_linear,  # before fusing: an epilogue would stand between a layer and its neighbours
     pool_first,  # before fusing, which would hide the activation
     fuse_additions,  # before activations: in a residual block the addition comes first
     fuse_activations,
+    merge_siblings,  # again, after fusing: with the same activation they are alike
 )
 
 

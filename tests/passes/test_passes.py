@@ -28,7 +28,7 @@ SAMPLES = {
     "grouped deconv": ("deconv 6 3x3 stride=2 groups=2 bias=no | batchnorm", 2),
     "dense": ("flatten | dense 7 | batchnorm | tanh", 3),
     "residual": ("residual { conv 4 3x3 pad=1 | batchnorm }\n relu", 2),
-    "projection": ("residual { conv 6 3x3 pad=1 | batchnorm } skip down { conv 6 1x1 | batchnorm }\n relu6", 3),
+    "projection": ("residual { conv 6 3x3 pad=1 | batchnorm } skip down { tanh | conv 6 1x1 | batchnorm }\n relu6", 4),
     "dropout": ("conv 8 3x3 | dropout | relu", 2),
     "filter": ("kernel [[0,1,2],[3,4,5],[6,7,8]] flip=yes | relu", 2),
     "read twice": ("a: conv 4 3x3 pad=1\n batchnorm\n add a", 4),

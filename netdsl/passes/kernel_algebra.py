@@ -1,0 +1,141 @@
+"""What linear layers become when they are put together: windows along an axis, arithmetic on kernels, and costs.
+
+A convolution along one axis meets input cell i stride + r dilation - before for output cell i and kernel cell r; cells
+outside the map count as zero. Kernels are [K, C / groups, R, S]; sums are made in float64 and rounded once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from netdsl.frozen import frozen
+from netdsl.ops.base import Array, Op
+from netdsl.ops.conv import Conv
+from netdsl.tensor import TensorType
+
+# Multiply-accumulates in the time that one weight takes from memory, at batch 1. Derived: two cores of a server with
+# 150 GFLOP/s each and 20 GB/s together make 30; a GPU with 67 TFLOP/s and 4.8 TB/s makes 28.
+READING = 30
+WINOGRAD = 0.35  # measured: time of Winograd's algorithm / of plain sums on one thread, bench/results/ladder.json
+MAX_COMPOSITION = 10**10  # chosen: multiply-accumulates, about a second, spent on composing one kernel at bind time
+
+
+@frozen
+class Axis:
+    """A convolution along one axis; `before` and `after` are its padding."""
+
+    kernel: int
+    stride: int
+    dilation: int
+    before: int
+    after: int
+
+    @property
+    def reach(self) -> int:
+        """Cells from the first tap of a window to its last."""
+        return self.dilation * (self.kernel - 1)
+
+    @property
+    def step(self) -> int:
+        """The dilation where it means something, else 0."""
+        return self.dilation if self.kernel > 1 else 0
+
+    def positions(self, length: int) -> int:
+        """Windows that fit into a map of `length`."""
+        return (length + self.before + self.after - self.reach - 1) // self.stride + 1
+
+    def cells(self, i: int) -> range:
+        """The cells that window i meets."""
+        return range(first := i * self.stride - self.before, first + self.reach + 1, self.dilation)
+
+    def outside(self, length: int) -> set[int]:
+        """The cells of the padding that windows meet."""
+        return {j for i in range(self.positions(length)) for j in self.cells(i) if not 0 <= j < length}
+
+
+def axes(op: Conv) -> tuple[Axis, Axis]:
+    """A convolution down and across."""
+    down, across = (Axis(op.kernel[i], op.stride[i], op.dilation[i], op.pad[i], op.pad[2 + i]) for i in (0, 1))
+    return down, across
+
+
+def conv_of(down: Axis, across: Axis, features: int, groups: int) -> Conv:
+    """The inverse of `axes`, without a bias."""
+    return Conv(
+        features, (down.kernel, across.kernel), (down.stride, across.stride),
+        (down.before, across.before, down.after, across.after), (down.dilation, across.dilation), groups, bias=False,
+    )  # fmt: skip
+
+
+def reads_padding(op: Conv, x: TensorType) -> bool:
+    """Whether any window meets a cell of the padding."""
+    return any(axis.outside(length) for axis, length in zip(axes(op), x.shape[1:], strict=True))
+
+
+# Kernels.
+
+
+def by_groups(weight: Array, groups: int, into: int) -> Array:
+    """[K, C / groups, R, S] as [into, K / into, C / into, R, S] in float64; `into` divides `groups`.
+
+    Channels of different groups that are now of one meet zeros.
+    """
+    k, c, *window = weight.shape
+    inner = groups // into
+    parts = weight.astype(np.float64).reshape(into, inner, k // groups, c, *window)
+    if inner == 1:
+        return parts[:, 0]
+    spread = np.zeros((into, inner, k // groups, inner, c, *window))
+    for i in range(inner):
+        spread[:, i, :, i] = parts[:, i]
+    return spread.reshape(into, k // into, inner * c, *window)
+
+
+def placed(parts: Array, size: tuple[int, int], start: tuple[int, int], step: tuple[int, int]) -> Array:
+    """Kernels [..., R, S] within larger ones of zeros: cell (r, s) at start + (r, s) step."""
+    out = np.zeros((*parts.shape[:-2], *size))
+    rows, columns = (slice(a, a + n * d, d) for a, n, d in zip(start, parts.shape[-2:], step, strict=True))
+    out[..., rows, columns] = parts
+    return out
+
+
+def response(weight: Array, groups: int, values: Array) -> Array:
+    """What a convolution without bias makes of a map whose channels are constant, `values` [C]: [K]."""
+    k, c = weight.shape[:2]
+    cells = weight.reshape(groups, k // groups, c, -1).sum(axis=3, dtype=np.float64)
+    result: Array = (cells @ values.astype(np.float64).reshape(groups, c, 1)).reshape(k)
+    return result
+
+
+# Costs.
+
+
+@frozen
+class Cost:
+    """What a layer costs: multiply-accumulates for an image by its definition, and in effect.
+
+    In effect a 3x3 convolution runs by Winograd's algorithm where that is possible, and weights have to be read.
+    """
+
+    macs: int = 0
+    effective: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.macs + other.macs, self.effective + other.effective)
+
+
+def cost(op: Op, weight: tuple[int, ...], y: TensorType) -> Cost:
+    """The cost of a linear layer with a weight of the given shape and the result y."""
+    count = math.prod(weight)
+    macs = count // weight[0] * y.elements
+    shrinks = isinstance(op, Conv) and (op.kernel, op.stride, op.dilation, op.groups) == ((3, 3), (1, 1), (1, 1), 1)
+    return Cost(macs, (WINOGRAD if shrinks else 1.0) * macs + READING * count)
+
+
+def pays(new: Cost, old: Iterable[Cost]) -> bool:
+    """Whether one layer costs no more, by either count, than those it replaces."""
+    whole = sum(old, Cost())
+    return new.macs <= whole.macs and new.effective <= whole.effective
