@@ -29,7 +29,7 @@ from netdsl.passes.kernel_algebra import (
     placed,
     response,
 )
-from netdsl.passes.rewrite import rebuilt, sole_readers
+from netdsl.passes.rewrite import joint_path, rebuilt, sole_readers
 from netdsl.tensor import TensorType
 
 
@@ -87,7 +87,7 @@ def _composite(
     if any(biases):
         weights["bias"] = Derived(partial(_bias, groups), (biases[0], outer, biases[1]), shape[:1])
     op = replace(op, bias=any(biases))
-    return replace(second, path=f"{first.path}+{second.path}", op=op, inputs=first.inputs, weights=weights)
+    return replace(second, path=joint_path(first.path, second.path), op=op, inputs=first.inputs, weights=weights)
 
 
 def _gains(first: Node, second: Node, made: Node) -> bool:

@@ -14,7 +14,7 @@ from netdsl.ops.base import Array, Op
 from netdsl.ops.conv import Conv
 from netdsl.ops.dense import Dense
 from netdsl.ops.join import Concat
-from netdsl.passes.rewrite import rebuilt, sole_readers
+from netdsl.passes.rewrite import joint_path, rebuilt, sole_readers
 
 
 def merge_siblings(graph: Graph) -> Graph:
@@ -66,7 +66,7 @@ def _wider(a: Node, b: Node) -> Node:
         weights["bias"] = Derived(_biases, parts, (features,))
     kind = replace(a.type, shape=(features, *a.type.shape[1:]))
     op = replace(a.op, features=features, bias=bias)
-    return replace(a, path=f"{a.path}+{b.path}", op=op, type=kind, weights=weights)
+    return replace(a, path=joint_path(a.path, b.path), op=op, type=kind, weights=weights)
 
 
 def _stacked(first: Array, second: Array) -> Array:

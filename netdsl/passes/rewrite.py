@@ -40,3 +40,12 @@ def sole_readers(graph: Graph) -> dict[int, int]:
     """Nodes read by exactly one other node and by no output: {node: its reader}."""
     outputs = {o.node for o in graph.outputs}
     return {i: r[0] for i, r in enumerate(graph.consumers()) if len(r) == 1 and i not in outputs}
+
+
+def joint_path(first: str, last: str) -> str:
+    """The name of a layer made of two: both names, or where those were merged before, the outermost: `a+b`, `a+...+d`.
+
+    No two nodes get the same, as a layer is merged into one node only.
+    """
+    ends = f"{first.partition('+')[0]}+{last.rpartition('+')[2]}"
+    return ends.replace("+", "+...+") if "+" in first + last else ends

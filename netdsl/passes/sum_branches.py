@@ -22,7 +22,7 @@ from netdsl.ops.join import Add
 from netdsl.ops.norm import BatchNorm, Scale
 from netdsl.passes.fold_batchnorm import affine_weights
 from netdsl.passes.kernel_algebra import Axis, Cost, axes, by_groups, conv_of, cost, pays, placed
-from netdsl.passes.rewrite import rebuilt, sole_readers
+from netdsl.passes.rewrite import joint_path, rebuilt, sole_readers
 from netdsl.tensor import TensorType
 
 
@@ -127,7 +127,7 @@ def _sum(a: Branch, b: Branch, x: TensorType) -> Branch | None:
     weights = {"weight": Derived(partial(_total, op, a.op, b.op), _parts(a, b, "weight"), shape)}
     if op.bias:
         weights["bias"] = Derived(_biases, _parts(a, b, "bias"), (op.features,))
-    path = f"{a.node.path}+{b.node.path}" if b.cost.macs else a.node.path
+    path = joint_path(a.node.path, b.node.path) if b.cost.macs else a.node.path
     return Branch(a.place, replace(a.node, path=path, op=op, weights=weights), op, a.made_by + b.made_by, price)
 
 

@@ -69,6 +69,6 @@ def test_kept(name: str) -> None:
     assert any(isinstance(n.op, Concat) for n in before.nodes)
 
 
-def test_the_wider_layer_is_named_after_all() -> None:
-    rewritten = rewrite(net("branches concat { a: 1x1 3\n b: 1x1 2\n c: 1x1 1 }"))
-    assert [n.path for n in rewritten.nodes[1:]] == ["a+b+c"]
+def test_the_wider_layer_is_named_after_its_parts() -> None:
+    rewritten = rewrite(net("branches concat { a: 1x1 3\n b: 1x1 2\n c: 1x1 1\n skip\n d: 1x1 1\n e: 1x1 1 }"))
+    assert [n.path for n in rewritten.nodes[1:]] == ["a+...+c", "d+e", rewritten.nodes[-1].path]

@@ -83,3 +83,11 @@ def test_rewriting_changes_neither_the_graph_nor_its_costs() -> None:
     before = graph.nodes
     assert rewrite(graph).macs == graph.macs
     assert graph.nodes is before and len(before) == 4
+
+
+@pytest.mark.parametrize("body", ["scale", "1x1 4", "residual { 1x1 4 }"])
+def test_a_chain_of_any_length_can_be_evaluated(body: str) -> None:
+    graph = net(f"1x1 4\n repeat 1200 {{ {body} }}")
+    (made,) = rewrite(graph).nodes[1:]
+    weights = {n: np.zeros(w.shape) for n, w in random_weights(graph, 3).items()}
+    assert not made.weights["weight"].evaluate(weights.__getitem__).any()
