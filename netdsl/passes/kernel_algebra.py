@@ -1,4 +1,4 @@
-"""What linear layers become when they are put together: windows along an axis, arithmetic on kernels, and costs.
+"""What linear layers become when they are put together: windows along an axis, and arithmetic on kernels.
 
 A convolution along one axis meets input cell i stride + r dilation - before for output cell i and kernel cell r; cells
 outside the map count as zero. Kernels are [K, C / groups, R, S]; sums are made in float64 and rounded once.
@@ -6,21 +6,12 @@ outside the map count as zero. Kernels are [K, C / groups, R, S]; sums are made 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-
 import numpy as np
 
 from netdsl.frozen import frozen
-from netdsl.ops.base import Array, Op
+from netdsl.ops.base import Array
 from netdsl.ops.conv import Conv
 from netdsl.tensor import TensorType
-
-# Multiply-accumulates in the time that one weight takes from memory, at batch 1. Derived: two cores of a server with
-# 150 GFLOP/s each and 20 GB/s together make 30; a GPU with 67 TFLOP/s and 4.8 TB/s makes 28.
-READING = 30
-WINOGRAD = 0.35  # measured: time of Winograd's algorithm / of plain sums on one thread, bench/results/ladder.json
-MAX_COMPOSITION = 10**10  # chosen: multiply-accumulates, about a second, spent on composing one kernel at bind time
 
 
 @frozen
@@ -42,6 +33,11 @@ class Axis:
     def step(self) -> int:
         """The dilation where it means something, else 0."""
         return self.dilation if self.kernel > 1 else 0
+
+    @property
+    def taps(self) -> range:
+        """The cells of a window, from its first."""
+        return range(0, self.reach + 1, self.dilation)
 
     def positions(self, length: int) -> int:
         """Windows that fit into a map of `length`."""
@@ -108,34 +104,3 @@ def response(weight: Array, groups: int, values: Array) -> Array:
     cells = weight.reshape(groups, k // groups, c, -1).sum(axis=3, dtype=np.float64)
     result: Array = (cells @ values.astype(np.float64).reshape(groups, c, 1)).reshape(k)
     return result
-
-
-# Costs.
-
-
-@frozen
-class Cost:
-    """What a layer costs: multiply-accumulates for an image by its definition, and in effect.
-
-    In effect a 3x3 convolution runs by Winograd's algorithm where that is possible, and weights have to be read.
-    """
-
-    macs: int = 0
-    effective: float = 0.0
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(self.macs + other.macs, self.effective + other.effective)
-
-
-def cost(op: Op, weight: tuple[int, ...], y: TensorType) -> Cost:
-    """The cost of a linear layer with a weight of the given shape and the result y."""
-    count = math.prod(weight)
-    macs = count // weight[0] * y.elements
-    shrinks = isinstance(op, Conv) and (op.kernel, op.stride, op.dilation, op.groups) == ((3, 3), (1, 1), (1, 1), 1)
-    return Cost(macs, (WINOGRAD if shrinks else 1.0) * macs + READING * count)
-
-
-def pays(new: Cost, old: Iterable[Cost]) -> bool:
-    """Whether one layer costs no more, by either count, than those it replaces."""
-    whole = sum(old, Cost())
-    return new.macs <= whole.macs and new.effective <= whole.effective

@@ -8,29 +8,26 @@ product over the channels between, summed over all pairs (r, r') that fall on on
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
+from netdsl.frozen import frozen
 from netdsl.graph.ir import Derived, Graph, Node, Weight
-from netdsl.ops.base import Array, Pair
+from netdsl.ops.base import Array, Op, Pair
 from netdsl.ops.conv import Conv
 from netdsl.ops.dense import Dense
-from netdsl.passes.kernel_algebra import (
-    MAX_COMPOSITION,
-    Axis,
-    axes,
-    by_groups,
-    conv_of,
-    cost,
-    pays,
-    placed,
-    response,
-)
+from netdsl.passes.kernel_algebra import Axis, axes, by_groups, conv_of, placed, response
 from netdsl.passes.rewrite import joint_path, rebuilt, sole_readers
 from netdsl.tensor import TensorType
+
+# Multiply-accumulates in the time that one weight takes from memory, at batch 1. Derived: two cores of a server with
+# 150 GFLOP/s each and 20 GB/s together make 30; a GPU with 67 TFLOP/s and 4.8 TB/s makes 28.
+READING = 30
+WINOGRAD = 0.35  # measured: time of Winograd's algorithm / of plain sums on one thread, bench/results/ladder.json
+MAX_COMPOSITION = 10**10  # chosen: multiply-accumulates, about a second, spent on composing one kernel at bind time
 
 
 def merge_chains(graph: Graph) -> Graph:
@@ -38,6 +35,7 @@ def merge_chains(graph: Graph) -> Graph:
 
     At the borders it is exact where no window of the second meets its padding; or where the first would have made zero
     there, because it has no bias and its window would lie in its own padding altogether (as every 1x1 window does).
+    Nothing is filled up with zeros: each output sees the inputs it saw before, and no others.
     """
     readers = sole_readers(graph)
     nodes = dict(enumerate(graph.nodes))
@@ -98,12 +96,13 @@ def _gains(first: Node, second: Node, made: Node) -> bool:
 
 
 def _composed(first: Conv, second: Conv, x: TensorType) -> Conv | None:
-    """The convolution that does both; None where it would differ at the borders."""
+    """The convolution that does both; None where it would differ at the borders, or have more taps than are needed."""
+    groups = math.gcd(first.groups, second.groups)
     pairs = zip(axes(first), axes(second), x.shape[1:], strict=True)
     down, across = (_composed_axis(a, b, length, first.bias) for a, b, length in pairs)
-    if down is None or across is None:
+    if down is None or across is None or groups not in (first.groups, second.groups):
         return None
-    return conv_of(down, across, second.features, math.gcd(first.groups, second.groups))
+    return conv_of(down, across, second.features, groups)
 
 
 def _composed_axis(a: Axis, b: Axis, length: int, bias: bool) -> Axis | None:
@@ -112,6 +111,8 @@ def _composed_axis(a: Axis, b: Axis, length: int, bias: bool) -> Axis | None:
             return None
     dilation = math.gcd(a.step, a.stride * b.step) or 1
     reach = a.reach + a.stride * b.reach
+    if len({i + a.stride * j for i in a.taps for j in b.taps}) <= reach // dilation:
+        return None
     before, after = a.before + a.stride * b.before, a.after + a.stride * b.after
     return Axis(reach // dilation + 1, a.stride * b.stride, dilation, before, after)
 
@@ -142,3 +143,31 @@ def _steps(op: Conv, whole: Conv, axis: int) -> int:
 def _bias(groups: int, first: Array | None, weight: Array, second: Array | None) -> Array:
     made = np.zeros(len(weight)) if first is None else response(weight, groups, first)
     return made if second is None else made + second
+
+
+@frozen
+class Cost:
+    """What a layer costs: multiply-accumulates for an image by its definition, and in effect.
+
+    In effect a 3x3 convolution runs by Winograd's algorithm where that is possible, and weights have to be read.
+    """
+
+    macs: int = 0
+    effective: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.macs + other.macs, self.effective + other.effective)
+
+
+def cost(op: Op, weight: tuple[int, ...], y: TensorType) -> Cost:
+    """The cost of a linear layer with a weight of the given shape and the result y."""
+    count = math.prod(weight)
+    macs = count // weight[0] * y.elements
+    shrinks = isinstance(op, Conv) and (op.kernel, op.stride, op.dilation, op.groups) == ((3, 3), (1, 1), (1, 1), 1)
+    return Cost(macs, (WINOGRAD if shrinks else 1.0) * macs + READING * count)
+
+
+def pays(new: Cost, old: Iterable[Cost]) -> bool:
+    """Whether one layer costs no more, by either count, than those it replaces."""
+    whole = sum(old, Cost())
+    return new.macs <= whole.macs and new.effective <= whole.effective

@@ -1,6 +1,6 @@
 """Convolutions over one input that are added become one with the sum of their kernels: A x + B x = (A + B) x.
 
-A smaller kernel stands within the larger where its taps meet the same cells. A normalisation of the input is a 1x1
+A smaller kernel stands within the larger, where its taps meet the same cells. A normalisation of the input is a 1x1
 convolution of each channel by itself, and the input itself (a skip) one with weights of 1.
 Source: Ding et al., RepVGG, arXiv:2101.03697, section 3.3.
 """
@@ -21,31 +21,35 @@ from netdsl.ops.conv import Conv
 from netdsl.ops.join import Add
 from netdsl.ops.norm import BatchNorm, Scale
 from netdsl.passes.fold_batchnorm import affine_weights
-from netdsl.passes.kernel_algebra import Axis, Cost, axes, by_groups, conv_of, cost, pays, placed
+from netdsl.passes.kernel_algebra import Axis, axes, by_groups, placed
 from netdsl.passes.rewrite import joint_path, rebuilt, sole_readers
-from netdsl.tensor import TensorType
 
 
 @frozen
-class Branch:
-    """A term of the sum as a convolution of `node.inputs[0]`.
+class Term:
+    """A term of a sum as a convolution of node `source`.
 
-    place    where it stands among the terms
-    made_by  nodes that vanish with it
-    cost     what it costs as it stands
+    node     the layer, in whose name the sum goes on; None for the input itself and a normalisation of it
+    made_by  nodes that it stands for
     """
 
-    place: int
-    node: Node
+    node: Node | None
+    source: int
     op: Conv
+    weights: Mapping[str, Weight]
     made_by: tuple[int, ...]
-    cost: Cost
+
+    @property
+    def size(self) -> int:
+        """How many weights a layer has; 0 where none is."""
+        return math.prod(self.weights["weight"].shape) if self.node else 0
 
 
 def sum_branches(graph: Graph) -> Graph:
     """Precondition: convolutions and normalisations are read by the addition alone, are no outputs, have no epilogue.
 
-    Strides must agree, and the sum must not cost more than the convolutions it replaces.
+    One of them sees every cell and channel that the others see, with the same stride: it takes their weights in, and
+    costs what it did.
     """
     readers = sole_readers(graph)
     nodes = dict(enumerate(graph.nodes))
@@ -53,112 +57,77 @@ def sum_branches(graph: Graph) -> Graph:
     for i, node in enumerate(graph.nodes):
         if not isinstance(node.op, Add) or not node.type.is_map:
             continue
-        sums, left = _summed(graph, _branches(graph, readers, i), list(node.inputs))
-        for branch in sums:
-            at = max(branch.made_by)
-            nodes[at] = branch.node
-            moved |= dict.fromkeys((j for j in branch.made_by if j != at), at)
+        terms = [_term(graph.nodes[j], j, readers.get(j) == i) for j in node.inputs]
+        left = []
+        for term in _summed(terms):
+            at = max(term.made_by, default=term.source)
+            if term.node:
+                nodes[at] = replace(term.node, op=term.op, weights=term.weights)
+                moved |= dict.fromkeys((j for j in term.made_by if j != at), at)
+            left.append(at)
+        nodes[i] = replace(node, inputs=tuple(left))
         if len(left) == 1:
             moved[i] = left[0]
-        nodes[i] = replace(node, inputs=tuple(left))
     return rebuilt(graph, {i: n for i, n in nodes.items() if i not in moved}, moved)
 
 
-def _branches(graph: Graph, readers: Mapping[int, int], add: int) -> list[Branch]:
-    """The terms of an addition that may be summed, the most expensive convolutions first."""
-    found = []
-    for place, j in enumerate(graph.nodes[add].inputs):
-        node = graph.nodes[j]
-        alone = readers.get(j) == add and not node.fused
-        if alone and isinstance(node.op, Conv):
-            price = cost(node.op, node.weights["weight"].shape, node.type)
-            found.append(Branch(place, node, node.op, (j,), price))
-        elif alone and isinstance(node.op, (BatchNorm, Scale)):
-            scale, shift = affine_weights(node)
-            found.append(_pointwise(place, node, node.inputs[0], scale, {"bias": shift}, (j,)))
-        else:
-            ones = Constant((1.0,) * node.type.channels, (node.type.channels,))
-            found.append(_pointwise(place, node, j, ones, {}, ()))
-    return sorted(found, key=lambda b: (-b.cost.macs, b.place))
+def _term(node: Node, index: int, alone: bool) -> Term:
+    """A node that an addition reads; `alone`: nobody else reads it."""
+    if alone and not node.fused and isinstance(node.op, Conv):
+        return Term(node, node.inputs[0], node.op, node.weights, (index,))
+    channels, shape = node.type.channels, (node.type.channels, 1, 1, 1)
+    point = Conv(channels, (1, 1), groups=channels, bias=False)
+    if alone and not node.fused and isinstance(node.op, (BatchNorm, Scale)):
+        scale, shift = affine_weights(node)
+        weights: dict[str, Weight] = {"weight": Derived(_column, (scale,), shape), "bias": shift}
+        return Term(None, node.inputs[0], replace(point, bias=True), weights, (index,))
+    return Term(None, index, point, {"weight": Constant((1.0,) * channels, shape)}, ())
 
 
-def _pointwise(
-    place: int, node: Node, source: int, scale: Weight, bias: Mapping[str, Weight], made_by: tuple[int, ...]
-) -> Branch:
-    channels = node.type.channels
-    op = Conv(channels, (1, 1), groups=channels, bias=bool(bias))
-    weight = Derived(_column, (scale,), (channels, 1, 1, 1))
-    made = replace(node, op=op, inputs=(source,), weights={"weight": weight, **bias})
-    return Branch(place, made, op, made_by, Cost())
+def _summed(terms: list[Term]) -> list[Term]:
+    """What is left, in order, when each term, the smallest first, has been taken in by the largest that can."""
+    left = dict(enumerate(terms))
+    for i in sorted(left, key=lambda i: terms[i].size):
+        holding = [j for j in left if j != i and _holds(left[j], left[i])]
+        if holding:
+            into = max(holding, key=lambda j: terms[j].size)
+            left[into] = _sum(left[into], left.pop(i))
+    return list(left.values())
 
 
-def _summed(graph: Graph, branches: list[Branch], inputs: list[int]) -> tuple[list[Branch], list[int]]:
-    """Branches summed of several, and what the addition has to read now."""
-    sums: list[Branch] = []
-    reads: dict[int, int | None] = dict(enumerate(inputs))
-    for branch in branches:
-        source = branch.node.inputs[0]
-        for n, other in enumerate(sums):
-            if other.node.inputs[0] == source and (both := _sum(other, branch, graph.nodes[source].type)):
-                sums[n], reads[branch.place] = both, None
-                break
-        else:
-            if branch.cost.macs:
-                sums.append(branch)
-    changed = [b for b in sums if b.node is not graph.nodes[inputs[b.place]]]
-    for branch in changed:
-        reads[branch.place] = max(branch.made_by)
-    return changed, [j for j in reads.values() if j is not None]
+def _holds(large: Term, small: Term) -> bool:
+    """Whether one is a convolution that sees all that the other sees."""
+    groups = small.op.groups % large.op.groups == 0
+    windows = all(_covers(a, b) for a, b in zip(axes(large.op), axes(small.op), strict=True))
+    return large.node is not None and large.source == small.source and groups and windows
 
 
-def _sum(a: Branch, b: Branch, x: TensorType) -> Branch | None:
-    """Two branches as one, in the place of the first; None where it does not pay."""
-    y = a.node.type
-    pairs = zip(axes(a.op), axes(b.op), x.shape[1:], y.shape[1:], strict=True)
-    down, across = (_joint(p, q, length, count) for p, q, length, count in pairs)
-    if down is None or across is None:
-        return None
-    op = conv_of(down, across, a.op.features, math.gcd(a.op.groups, b.op.groups))
-    op = replace(op, bias=a.op.bias or b.op.bias)
-    shape = op.features, x.channels // op.groups, *op.kernel
-    price = cost(op, shape, y)
-    if not pays(price, (a.cost, b.cost)):
-        return None
-    weights = {"weight": Derived(partial(_total, op, a.op, b.op), _parts(a, b, "weight"), shape)}
-    if op.bias:
-        weights["bias"] = Derived(_biases, _parts(a, b, "bias"), (op.features,))
-    path = joint_path(a.node.path, b.node.path) if b.cost.macs else a.node.path
-    return Branch(a.place, replace(a.node, path=path, op=op, weights=weights), op, a.made_by + b.made_by, price)
+def _covers(a: Axis, b: Axis) -> bool:
+    return a.stride == b.stride and {t - b.before for t in b.taps} <= {t - a.before for t in a.taps}
 
 
-def _parts(a: Branch, b: Branch, role: str) -> tuple[Weight | None, ...]:
-    return a.node.weights.get(role), b.node.weights.get(role)
-
-
-def _joint(a: Axis, b: Axis, length: int, count: int) -> Axis | None:
-    """Windows that hold those of both, for `count` outputs of a map of `length`."""
-    if a.stride != b.stride:
-        return None
-    before = max(a.before, b.before)
-    dilation = math.gcd(a.step, b.step, a.before - b.before) or 1
-    reach = max(before - a.before + a.reach, before - b.before + b.reach)
-    after = max(0, (count - 1) * a.stride - before + reach - (length - 1))
-    return Axis(reach // dilation + 1, a.stride, dilation, before, after)
+def _sum(large: Term, small: Term) -> Term:
+    assert large.node
+    parts = {role: (large.weights.get(role), small.weights.get(role)) for role in ("weight", "bias")}
+    shape = large.weights["weight"].shape
+    weights: dict[str, Weight] = {"weight": Derived(partial(_total, large.op, small.op), parts["weight"], shape)}
+    if any(parts["bias"]):
+        weights["bias"] = Derived(_biases, parts["bias"], shape[:1])
+    op = replace(large.op, bias=any(parts["bias"]))
+    path = joint_path(large.node.path, small.node.path) if small.node else large.node.path
+    return Term(replace(large.node, path=path), large.source, op, weights, large.made_by + small.made_by)
 
 
 def _column(scale: Array) -> Array:
     return scale.reshape(-1, 1, 1, 1)
 
 
-def _total(whole: Conv, a: Conv, b: Conv, first: Array, second: Array) -> Array:
-    total = _within(whole, a, first) + _within(whole, b, second)
-    return total.reshape(whole.features, -1, *whole.kernel).astype(first.dtype)
-
-
-def _within(whole: Conv, op: Conv, weight: Array) -> Array:
-    first = [(whole.pad[i] - op.pad[i]) // whole.dilation[i] for i in (0, 1)]
-    step = [max(1, op.dilation[i] // whole.dilation[i]) for i in (0, 1)]
-    return placed(by_groups(weight, op.groups, whole.groups), whole.kernel, (first[0], first[1]), (step[0], step[1]))
+def _total(a: Conv, b: Conv, large: Array, small: Array) -> Array:
+    inner = by_groups(small, b.groups, a.groups)
+    first = [(a.pad[i] - b.pad[i]) // a.dilation[i] for i in (0, 1)]
+    step = [max(1, b.dilation[i] // a.dilation[i]) for i in (0, 1)]
+    within = placed(inner, a.kernel, (first[0], first[1]), (step[0], step[1]))
+    return (large + within.reshape(large.shape)).astype(large.dtype)
 
 
 def _biases(*biases: Array | None) -> Array:
