@@ -101,6 +101,8 @@ def placed(parts: Array, size: tuple[int, int], start: tuple[int, int], step: tu
 def response(weight: Array, groups: int, values: Array) -> Array:
     """What a convolution without bias makes of a map whose channels are constant, `values` [C]: [K]."""
     k, c = weight.shape[:2]
-    cells = weight.reshape(groups, k // groups, c, -1).sum(axis=3, dtype=np.float64)
-    result: Array = (cells @ values.astype(np.float64).reshape(groups, c, 1)).reshape(k)
-    return result
+    made = np.empty(k)
+    for i, filters in enumerate(weight):  # one by one: all in float64 would take three times the memory
+        group = i // (k // groups)
+        made[i] = filters.reshape(c, -1).sum(axis=1, dtype=np.float64) @ values[group * c : (group + 1) * c]
+    return made

@@ -23,11 +23,12 @@ from netdsl.passes.kernel_algebra import Axis, axes, by_groups, conv_of, placed,
 from netdsl.passes.rewrite import joint_path, rebuilt, sole_readers
 from netdsl.tensor import TensorType
 
-# Multiply-accumulates in the time that one weight takes from memory, at batch 1. Derived: two cores of a server with
-# 150 GFLOP/s each and 20 GB/s together make 30; a GPU with 67 TFLOP/s and 4.8 TB/s makes 28.
-READING = 30
+# Multiply-accumulates in the time that one weight takes from memory, at batch 1. Derived: one thread's 168 GFLOP/s and
+# 15 GB/s (bench/results/ladder.json) make 23, and 67 TFLOP/s and 4.8 TB/s of an H200 (data sheet) make 28.
+READING = 25
 WINOGRAD = 0.35  # measured: time of Winograd's algorithm / of plain sums on one thread, bench/results/ladder.json
 MAX_COMPOSITION = 10**10  # chosen: multiply-accumulates, about a second, spent on composing one kernel at bind time
+BLOCK = 1 << 22  # chosen: weights of a dense layer that are turned into float64 at a time
 
 
 def merge_chains(graph: Graph) -> Graph:
@@ -118,7 +119,11 @@ def _composed_axis(a: Axis, b: Axis, length: int, bias: bool) -> Axis | None:
 
 
 def _product(first: Array, second: Array) -> Array:
-    made: Array = np.matmul(second, first, dtype=np.float64).astype(second.dtype)
+    total = np.zeros((len(second), first.shape[1]))
+    step = max(1, BLOCK // first.shape[1])
+    for i in range(0, len(first), step):
+        total += second[:, i : i + step].astype(np.float64) @ first[i : i + step].astype(np.float64)
+    made: Array = total.astype(second.dtype)
     return made
 
 
