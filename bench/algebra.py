@@ -68,8 +68,8 @@ CASES = (
          "relu | branches concat { conv 24 3x3 pad=1\n conv 36 3x3 pad=1 }"),
     Case("four narrow branches", passes.merge_siblings, "64x56x56",
          "relu | branches concat { { 1x1 8 | relu }\n { 1x1 8 | relu }\n { 1x1 8 | relu }\n { 1x1 8 | relu } }"),
-    Case("two branches of whole blocks", passes.merge_siblings, "192x28x28",
-         "relu | branches concat { { 1x1 64 | relu }\n { 1x1 96 | relu } }"),
+    Case("GoogLeNet's reductions, joined", passes.merge_siblings, "192x28x28",
+         "relu | branches concat { { 1x1 96 | relu }\n { 1x1 16 | relu } }"),
     Case("batch norm, then 1x1", passes.fold_forward, "64x112x112", "maxpool 2x2 | batchnorm | 1x1 64 | relu"),
     Case("batch norm, then scale", passes.fold_forward, "64x112x112", "maxpool 2x2 | batchnorm | scale | relu"),
 )  # fmt: skip
