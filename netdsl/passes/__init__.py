@@ -18,18 +18,16 @@ LINEAR: tuple[Pass, ...] = (fold_batchnorm, fold_forward, merge_chains, sum_bran
 
 
 def simplify_linear(graph: Graph) -> Graph:
-    """The passes of LINEAR by turns, until the graph gets no smaller: what one makes, another may take further."""
+    """The passes of LINEAR by turns, until none finds more: what one makes, another may take further.
+
+    That ends, as each leaves fewer nodes or fewer inputs of nodes, or the graph itself.
+    """
     while True:
-        smaller = graph
+        before = graph
         for run in LINEAR:
-            smaller = run(smaller)
-        if _size(smaller) == _size(graph):
-            return smaller
-        graph = smaller
-
-
-def _size(graph: Graph) -> int:
-    return sum(1 + len(node.inputs) for node in graph.nodes)
+            graph = run(graph)
+        if graph is before:
+            return graph
 
 
 PASSES: tuple[Pass, ...] = (

@@ -38,7 +38,8 @@ def merge_siblings(graph: Graph) -> Graph:
                 moved[low] = places[-1] = high
             else:
                 places.append(j)
-        nodes[i] = replace(node, inputs=tuple(places))
+        if len(places) < len(node.inputs):
+            nodes[i] = replace(node, inputs=tuple(places))
         if len(places) == 1:
             moved[i] = places[0]
     return rebuilt(graph, {i: n for i, n in nodes.items() if i not in moved}, moved)

@@ -11,11 +11,13 @@ Pass = Callable[[Graph], Graph]
 
 
 def rebuilt(graph: Graph, changed: Mapping[int, Node], moved: Mapping[int, int]) -> Graph:
-    """The graph with some nodes changed and others dropped.
+    """The graph with some nodes changed and others dropped; the graph itself when none is.
 
     changed   new nodes by index; their `inputs` are still old indices
     moved     dropped nodes: whoever read `i` now reads `moved[i]` (which may itself be dropped)
     """
+    if not moved and all(node is graph.nodes[i] for i, node in changed.items()):
+        return graph
 
     def target(i: int) -> int:
         while i in moved:
@@ -27,7 +29,8 @@ def rebuilt(graph: Graph, changed: Mapping[int, Node], moved: Mapping[int, int])
     nodes = []
     for i in kept:
         node = changed.get(i, graph.nodes[i])
-        nodes.append(replace(node, inputs=tuple(position[target(j)] for j in node.inputs)))
+        inputs = tuple(position[target(j)] for j in node.inputs)
+        nodes.append(node if inputs == node.inputs else replace(node, inputs=inputs))
     return replace(
         graph,
         nodes=tuple(nodes),

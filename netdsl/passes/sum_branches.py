@@ -57,9 +57,11 @@ def sum_branches(graph: Graph) -> Graph:
     for i, node in enumerate(graph.nodes):
         if not isinstance(node.op, Add) or not node.type.is_map:
             continue
-        terms = [_term(graph.nodes[j], j, readers.get(j) == i) for j in node.inputs]
+        terms = _summed([_term(graph.nodes[j], j, readers.get(j) == i) for j in node.inputs])
+        if len(terms) == len(node.inputs):
+            continue
         left = []
-        for term in _summed(terms):
+        for term in terms:
             at = max(term.made_by, default=term.source)
             if term.node:
                 nodes[at] = replace(term.node, op=term.op, weights=term.weights)
