@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from simulated import Simulator, simulator
 
 from netdsl.backends import reference
 from netdsl.graph.build import build
+from netdsl.profiles import Phases
 from netdsl.weights import random_weights
 
 TEXT = """netdsl 1
@@ -23,6 +26,8 @@ net small {
   avgpool global | flatten | dense 3 | softmax
 }
 """
+
+FACTOR = "netdsl 1\nnet factor {\n  input v 3\n  scale\n}\n"  # as few launches as there can be
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +44,13 @@ def case() -> tuple[Any, np.ndarray, np.ndarray]:
     return graph, x, reference.run(graph, weights, [x])[0]
 
 
-def _program() -> tuple[Any, Any]:
+def _program(text: str = TEXT) -> tuple[Any, Any]:
     import virtual_driver
 
     from netdsl.backends import cuda
 
     fake = virtual_driver.install()
-    graph = build(TEXT)
+    graph = build(text)
     return fake, cuda.lower(graph, random_weights(graph, 1))
 
 
@@ -85,12 +90,83 @@ def test_arrays_on_the_device_stay_there(virtual: Simulator) -> None:
     assert "cuStreamWaitEvent" in log  # what the caller has queued comes first
 
 
-def _memory(x: np.ndarray) -> tuple[int, int, str]:
+def _without_page_locked_memory(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    fake, program = _program(FACTOR)
+    locked = program([x])[0]
+    fake.unlockable = True
+    without = program([np.concatenate([x, x])])[0]
+    return locked, without, len(fake.locked)
+
+
+def test_where_no_memory_can_be_page_locked_copies_go_without(virtual: Simulator) -> None:
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    locked, without, blocks = virtual.apply(_without_page_locked_memory, x)
+    assert np.array_equal(without, np.concatenate([locked, locked])) and locked.any()
+    assert blocks == 4  # two pieces for batches of 1 and of 2, and none for 4
+
+
+def _phases() -> tuple[Any, list[str]]:
+    fake, program = _program(FACTOR)
+    import netdsl
+    from netdsl.backends.cuda import profile
+
+    x = np.ones((2, 3), np.float32)
+    profile.WARM_UP, program.images_at_once = 0, 1
+    turns = profile.phases(program, [x], rounds=2)  # one image after another
+    fake.log.clear()
+    net = netdsl.compile(FACTOR, "random", device="cuda")
+    return (turns, net.phases(x, rounds=1)), fake.log
+
+
+def test_the_parts_of_a_call_are_timed_apart(virtual: Simulator) -> None:
+    (turns, whole), log = virtual.apply(_phases)
+    assert turns == Phases(1e-3, 1e-3, 1e-3) and whole == Phases(0.5e-3, 0.5e-3, 0.5e-3)  # half a millisecond each
+    order = [entry.split()[0] for entry in log if entry.startswith(("cuEventRecord", "graph"))]
+    # before and after sending a piece, the sending's own; after the steps; that of the piece fetched, after fetching
+    assert order == ["cuEventRecord"] * 3 + ["graph"] + ["cuEventRecord"] * 3
+
+
+def _bench(folder: str) -> tuple[int, str, str]:
+    import contextlib
+    import io
+
+    import virtual_driver
+
+    virtual_driver.install()
+    from netdsl import benchmark, lowerings
+    from netdsl.backends.cuda import profile
+    from netdsl.cli import app
+
+    lowerings.start = lambda *_: lowerings.Start(2.0, 0.5)
+    benchmark.WARM_UP = profile.WARM_UP = 0
+    source = Path(folder, "factor.net")
+    source.write_text(FACTOR)
+    told = ["bench", source, "--device", "reference,cuda", "--batch", "1,2", "--rounds", "1", "--json", "--plot"]
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        status = app.run([*map(str, told), str(Path(folder, "out.svg"))])
+    return status, out.getvalue(), err.getvalue()
+
+
+def test_both_lowerings_side_by_side(virtual: Simulator, tmp_path: Path) -> None:
+    status, out, err = virtual.apply(_bench, str(tmp_path))
+    assert status == 0, err
+    told = json.loads(out)
+    (found,) = told["side_by_side"]
+    assert told["machine"]["gpu"]["card"] == "a virtual card" and found["starts"]["cuda"]["cold"] == 2.0
+    assert found["devices"]["cuda"].startswith("a virtual card (compute capability 9.0")
+    kinds = [(r["batch"], r["device"], r["phases"]) for r in found["runs"]]
+    parts = {"to_device": 0.5e-3, "compute": 0.5e-3, "from_device": 0.5e-3}
+    assert kinds == [(1, "reference", None), (1, "cuda", parts), (2, "reference", None), (2, "cuda", parts)]
+    assert all(0 <= r["difference"] < 1e-5 and r["images_per_second"] > 0 for r in found["runs"])
+    assert (tmp_path / "out.svg").read_text().startswith("<svg")
+
+
+def _memory(x: np.ndarray) -> tuple[tuple[int, int], tuple[int, int], str]:
     fake, program = _program()
     from netdsl.errors import DeviceError
 
     program([x])
-    used = len(fake.alive)
+    used = len(fake.alive), len(fake.locked)
     said = ""
     fake.cuMemGetInfo = lambda: (0, 0, 0)
     try:
@@ -99,12 +175,12 @@ def _memory(x: np.ndarray) -> tuple[int, int, str]:
         said = error.render()
     del program
     gc.collect()
-    return used, len(fake.alive), said
+    return used, (len(fake.alive), len(fake.locked)), said
 
 
 def test_memory_is_given_back_and_its_lack_is_said(virtual: Simulator) -> None:
     used, left, said = virtual.apply(_memory, case()[1])
-    assert used > 0 and left == 0
+    assert used[0] > 0 and used[1] == 4 and left == (0, 0)  # two pieces for batches of 1 and of 2
     assert "error[cuda-memory]: not enough GPU memory for" in said
 
 

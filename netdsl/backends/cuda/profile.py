@@ -16,7 +16,7 @@ from netdsl.backends.cuda.steps import BLOCK, Geometry, Kernel, block_each, one_
 from netdsl.backends.cuda.views import Address, Argument, Data, Port
 from netdsl.errors import DeviceError
 from netdsl.graph.ir import Graph
-from netdsl.profiles import Profile, Roof, Timed
+from netdsl.profiles import Phases, Profile, Roof, Timed
 
 WARM_UP = 2  # chosen: rounds that do not count
 REPEATS = 10  # chosen: launches of a step that are timed together, so that none waits for the host
@@ -33,8 +33,7 @@ def profile(program: Program, inputs: Sequence[F32], rounds: int = 20) -> Profil
     they fit. The whole call is timed likewise, without the copies from and to the host. Of a batch that goes through
     the layers in turns, the first turn is profiled. Errors: DeviceError in the simulator, which has no clock.
     """
-    if program.device.simulated:
-        raise DeviceError("the simulator of numba.cuda has no clock", code="no-profile", hint='use device="cpu"')
+    _need_clock(program)
     images = min(len(inputs[0]), program.images_at_once)
     plan = program.plan(images)
     workspace = program.workspace(images)
@@ -52,6 +51,22 @@ def profile(program: Program, inputs: Sequence[F32], rounds: int = 20) -> Profil
         part = 2 * work / lasts / ceiling.flops
         steps.append(Timed(step.node, ops[step.node], step.kernel.name, lasts, lasts / whole, 1, work, moved, part))
     return Profile(program.graph.name, images, rounds, ceiling, tuple(steps), call)
+
+
+def phases(program: Program, inputs: Sequence[F32], rounds: int = 20) -> Phases:
+    """The median times of the parts of a call on float32 C-contiguous arrays [N, ...] of the host, N at least 1.
+
+    Errors: DeviceError in the simulator, which has no clock.
+    """
+    _need_clock(program)
+    found = [program.phases(inputs) for _ in range(WARM_UP + rounds)][WARM_UP:]
+    parts = zip(*((p.to_device, p.compute, p.from_device) for p in found), strict=True)
+    return Phases(*map(statistics.median, parts))
+
+
+def _need_clock(program: Program) -> None:
+    if program.device.simulated:
+        raise DeviceError("the simulator of numba.cuda has no clock", code="no-profile", hint='use device="cpu"')
 
 
 def _seconds(stream: Any, rounds: int, launch: Callable[[], None], repeats: int) -> float:
