@@ -163,9 +163,7 @@ def crossover_plot(comparisons: Sequence[SideBySide], note: str) -> str:
     tall = _SIDE + 84
     drawing = Drawing(640, 92 + tall * len(shown), "Time an image as the batch grows")
     drawing.text(24, 30, "Time an image as the batch grows", 17, bold=True)
-    named = {d if d == devices[d] else f"{d}: {devices[d]}": colours[d] for d in devices}
-    for i, (text, colour) in enumerate(named.items()):
-        drawing.legend(24 + 60 * i if len(text) < 9 else 24 + 90 * i, 54, {text: colour})
+    drawing.legend(24, 54, {d if d == devices[d] else f"{d}: {devices[d]}": colours[d] for d in devices})
     for i, comparison in enumerate(shown):
         _crossover_panel(drawing, comparison, colours, 92 + tall * i)
     drawing.text(24, drawing.height - 14, note, 11, FAINT)
