@@ -210,7 +210,7 @@ def _profile(x: np.ndarray) -> Any:
     from netdsl.profiles import Roof
 
     profile.WARM_UP, profile.REPEATS = 0, 1
-    profile.roof = lambda: Roof(1, 1e12, 1e12, "a virtual card")
+    profile.roof = lambda precision: Roof(1, 1e12, 1e12, "a virtual card")
     return profile.profile(program, [x], rounds=1)
 
 
