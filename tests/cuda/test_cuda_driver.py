@@ -161,6 +161,23 @@ def test_both_lowerings_side_by_side(virtual: Simulator, tmp_path: Path) -> None
     assert (tmp_path / "out.svg").read_text().startswith("<svg")
 
 
+def _replayed() -> tuple[list[str], int]:
+    fake, _ = _program(FACTOR)
+    import netdsl
+    from cuda_peers import own_call
+
+    model = netdsl.compile(FACTOR, "random", device="cuda")
+    call = own_call(model, [np.ones((2, 3), np.float32)])
+    fake.log.clear()
+    call()
+    return list(fake.log), len(model._program.plan(2).steps)
+
+
+def test_a_call_that_is_compared_with_pytorch_is_one_graph(virtual: Simulator) -> None:
+    log, steps = virtual.apply(_replayed)
+    assert log == [f"graph of {steps}", "cuStreamSynchronize"]
+
+
 def _memory(x: np.ndarray) -> tuple[tuple[int, int], tuple[int, int], str]:
     fake, program = _program()
     from netdsl.errors import DeviceError
