@@ -105,9 +105,12 @@ def test_tensor_core_tiles(tile: Tile, precision: str) -> None:
         check(case, gemm_choice(case.shape, here(), tile, splits))
 
 
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("images", [1, 3, FEW_IMAGES])
-def test_products_of_few_images(images: int) -> None:
-    case = Case(images, 1000, 70, 1, 1)
+def test_products_of_few_images(images: int, precision: str) -> None:
+    if precision not in here().precisions:
+        pytest.skip("this card has no such tensor cores")
+    case = Case(images, 1000, 70, 1, 1, precision=precision)
     check(case, gemv_choice(case.shape, here()))
 
 
