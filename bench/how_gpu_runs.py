@@ -24,6 +24,7 @@ from netdsl.backends.cuda.steps import Step
 from netdsl.backends.cuda.tiles import Target
 from netdsl.backends.cuda.views import Address, Arena, Counters, Data
 from netdsl.compiler import stop_after
+from records import Record
 
 CAPABILITY = (9, 0)
 PRECISIONS = ("float32", "tf32", "float16")
@@ -175,3 +176,21 @@ def code(network: str, layer: str) -> str:
 
 def _count(found: cubin.Cubin, name: str) -> int:
     return sum(n for word, n in found.instructions.items() if word.split(".")[0] == name)
+
+
+def ladder(record: Record) -> str:
+    """The rungs of `cuda_ladder.py` from its results: what the compiler made of each, and once run, its speed."""
+    channels, side = record["convolution"].split("x")
+    compilers = ", ".join(f"{name} {record['compilers'][name]}" for name in ("numba-cuda", "nvidia-nvvm"))
+    what = f"A 3x3 convolution of {channels} channels on {side}x{side} maps, batch {record['batch']}, FLOP of the definition"
+    card = record["gpu"]
+    how = f"measured on {card['card']}, driver {card['driver']}" if card else "never run"
+    names = ("rung", "registers", "shared bytes", "spilled", "occupancy", "TFLOP/s", "of cuDNN")
+    rows = ["| " + " | ".join(names) + " |", "| --- |" + " ---: |" * (len(names) - 1)]
+    for r in record["results"]:
+        speed = f"{r['flops'] / 1e12:.1f}" if "flops" in r else "-"
+        part = f"{r['part_of_peer']:.2f}" if r.get("part_of_peer") else "-"
+        cells = (r["rung"], r["registers"], r["shared_bytes"], r["spills"], f"{r['occupancy']:.0%}", speed, part)
+        rows.append("| " + " | ".join(map(str, cells)) + " |")
+    head = f"{what}; compiled for capability {record['capability']} by {compilers}, {record['machine']['date']}; {how}:"
+    return f"{head}\n\n" + "\n".join(rows)

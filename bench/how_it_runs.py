@@ -1,11 +1,11 @@
 """One convolution of ResNet-18 from its line of text to machine code: what docs/how-it-runs.md shows.
 
     python bench/how_it_runs.py PART     text, graph, rewrite, plan, kernel, loop or roofline: print one part;
-                                         gpu_plan, gpu_kernel, gpu_ptx, gpu_loop or gpu_code: of the CUDA lowering
+                                         gpu_plan, gpu_kernel, gpu_ptx, gpu_loop, gpu_code or gpu_ladder: for a GPU
     python bench/how_it_runs.py --write  write every part into the document, between its markers
     python bench/how_it_runs.py --measure  profile the network into bench/results/how_it_runs.json, then --write
 
-Times come from the results file alone; all other parts are made anew each time. The last three need NVIDIA's compilers
+Times come from results files alone; other parts are made anew each time. gpu_ptx to gpu_code need NVIDIA's compilers
 (no GPU); without them --write says so and leaves them as they are.
 """
 
@@ -35,7 +35,7 @@ from records import RESULTS, ROOT, Record, read, write
 
 NETWORK, LAYER, THREADS = "resnet18", "layer2.0.conv1", 2  # a direct convolution: 3x3 of stride 2
 DOCUMENT = ROOT / "docs" / "how-it-runs.md"
-RESULT = RESULTS / "how_it_runs.json"
+RESULT, LADDER = RESULTS / "how_it_runs.json", RESULTS / "cuda_ladder.json"
 PART = re.compile(r"(<!-- part (\w+) -->\n).*?(<!-- /part -->)", re.S)
 
 
@@ -197,6 +197,11 @@ def gpu_loop() -> str:
     return fenced(how_gpu_runs.loop(NETWORK, LAYER))
 
 
+def gpu_ladder() -> str:
+    """The kernels that led there, from the results file."""
+    return how_gpu_runs.ladder(read(LADDER)) + "\n"
+
+
 def gpu_code() -> str:
     """Registers, memory and instructions in each precision."""
     return how_gpu_runs.code(NETWORK, LAYER) + "\n"
@@ -205,7 +210,7 @@ def gpu_code() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "text": text, "graph": graph, "rewrite": rewrite, "plan": plan, "kernel": kernel, "loop": loop,
     "roofline": roofline, "gpu_plan": gpu_plan, "gpu_kernel": gpu_kernel, "gpu_ptx": gpu_ptx, "gpu_loop": gpu_loop,
-    "gpu_code": gpu_code,
+    "gpu_code": gpu_code, "gpu_ladder": gpu_ladder,
 }  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def test_the_loop_is_what_the_document_says_of_it() -> None:
     assert not any("(%rsp)" in line for line in PARTS["loop"]().splitlines())  # nothing is spilled
 
 
-@pytest.mark.parametrize("part", ["gpu_plan", "gpu_kernel"])
+@pytest.mark.parametrize("part", ["gpu_plan", "gpu_kernel", "gpu_ladder"])
 def test_a_part_of_the_gpu_half_is_up_to_date(part: str) -> None:
     assert PARTS[part]() == SHOWN[part], "run python bench/how_it_runs.py --write"
 
@@ -71,6 +71,18 @@ def test_the_gpu_code_is_what_the_document_says_of_it() -> None:
     cells = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ") for line in rows if " | `" in line}
     assert list(cells) == list(how_gpu_runs.PRECISIONS) and all(row[6] == "0" for row in cells.values())
     assert int(cells["float32"][8]) >= 64 and all(int(cells[p][9]) >= 2 for p in ("tf32", "float16"))
+
+
+def test_the_ladder_says_whether_it_ran() -> None:
+    rung = {"rung": "one", "registers": 56, "shared_bytes": 0, "spills": 0, "occupancy": 0.5}
+    record = {"convolution": "64x56", "batch": 8, "compilers": {"numba-cuda": "1", "nvidia-nvvm": "2"}, "gpu": None,
+              "capability": "9.0", "machine": {"date": "2026-01-02"}, "results": [rung]}  # fmt: skip
+    text = how_gpu_runs.ladder(record)
+    assert "64 channels on 56x56 maps, batch 8" in text and "; never run:" in text
+    assert text.endswith("| one | 56 | 0 | 0 | 50% | - | - |")
+    card = {"card": "a card", "driver": "580.1"}
+    ran = how_gpu_runs.ladder(record | {"gpu": card, "results": [rung | {"flops": 2.5e13, "part_of_peer": 0.5}]})
+    assert "; measured on a card, driver 580.1:" in ran and ran.endswith("| 50% | 25.0 | 0.50 |")
 
 
 def test_what_cannot_be_compiled_stays_and_says_why(

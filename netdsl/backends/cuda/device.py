@@ -70,15 +70,20 @@ def usable() -> Device | None:
 def facts() -> dict[str, Any]:
     """The GPU for the record: the card, its driver, the packages that compile for it. Raises DeviceError."""
     card = find()
-    versions = {}
-    for name in PACKAGES:
-        with suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
     return {
         "card": card.name, "compute_capability": ".".join(map(str, card.capability)),
         "multiprocessors": card.multiprocessors, "memory_bytes": card.memory_bytes, "driver": _driver_version(),
-        "versions": versions,
+        "versions": versions(),
     }  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that compile for a GPU, as far as they are installed."""
+    found = {}
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def _driver_version() -> str | None:
