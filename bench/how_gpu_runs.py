@@ -182,7 +182,7 @@ def ladder(record: Record) -> str:
     """The rungs of `cuda_ladder.py` from its results: what the compiler made of each, and once run, its speed."""
     channels, side = record["convolution"].split("x")
     compilers = ", ".join(f"{name} {record['compilers'][name]}" for name in ("numba-cuda", "nvidia-nvvm"))
-    what = f"A 3x3 convolution of {channels} channels on {side}x{side} maps, batch {record['batch']}, FLOP of the definition"
+    what = f"A 3x3 convolution of {channels} channels on {side}x{side} maps, batch {record['batch']}"
     card = record["gpu"]
     how = f"measured on {card['card']}, driver {card['driver']}" if card else "never run"
     names = ("rung", "registers", "shared bytes", "spilled", "occupancy", "TFLOP/s", "of cuDNN")
