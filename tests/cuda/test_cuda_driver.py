@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -111,11 +112,12 @@ def _phases() -> tuple[Any, list[str]]:
     from netdsl.backends.cuda import profile
 
     x = np.ones((2, 3), np.float32)
-    profile.WARM_UP, program.images_at_once = 0, 1
-    turns = profile.phases(program, [x], rounds=2)  # one image after another
-    fake.log.clear()
-    net = netdsl.compile(FACTOR, "random", device="cuda")
-    return (turns, net.phases(x, rounds=1)), fake.log
+    program.images_at_once = 1
+    with mock.patch.object(profile, "WARM_UP", 0):
+        turns = profile.phases(program, [x], rounds=2)  # one image after another
+        fake.log.clear()
+        net = netdsl.compile(FACTOR, "random", device="cuda")
+        return (turns, net.phases(x, rounds=1)), fake.log
 
 
 def test_the_parts_of_a_call_are_timed_apart(virtual: Simulator) -> None:
@@ -137,12 +139,18 @@ def _bench(folder: str) -> tuple[int, str, str]:
     from netdsl.backends.cuda import profile
     from netdsl.cli import app
 
-    lowerings.start = lambda *_: lowerings.Start(2.0, 0.5)
-    benchmark.WARM_UP = profile.WARM_UP = 0
     source = Path(folder, "factor.net")
     source.write_text(FACTOR)
     told = ["bench", source, "--device", "reference,cuda", "--batch", "1,2", "--rounds", "1", "--json", "--plot"]
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+    quick = [
+        mock.patch.object(lowerings, "start", lambda *_: lowerings.Start(2.0, 0.5)),
+        mock.patch.object(benchmark, "WARM_UP", 0),
+        mock.patch.object(profile, "WARM_UP", 0),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ]
+    with contextlib.ExitStack() as stack:
+        *_, out, err = map(stack.enter_context, quick)
         status = app.run([*map(str, told), str(Path(folder, "out.svg"))])
     return status, out.getvalue(), err.getvalue()
 
@@ -226,9 +234,9 @@ def _profile(x: np.ndarray) -> Any:
     from netdsl.backends.cuda import profile
     from netdsl.profiles import Roof
 
-    profile.WARM_UP, profile.REPEATS = 0, 1
-    profile.roof = lambda precision: Roof(1, 1e12, 1e12, "a virtual card")
-    return profile.profile(program, [x], rounds=1)
+    roof = Roof(1, 1e12, 1e12, "a virtual card")
+    with mock.patch.multiple(profile, WARM_UP=0, REPEATS=1, roof=lambda precision: roof):
+        return profile.profile(program, [x], rounds=1)
 
 
 def test_a_profile_has_every_step(virtual: Simulator) -> None:
@@ -238,6 +246,59 @@ def test_a_profile_has_every_step(virtual: Simulator) -> None:
     assert sum(step.share for step in found) == pytest.approx(1)
     assert [step.op for step in found if step.macs] == ["conv", "conv", "dense"]
     assert "measured of a virtual card" in str(found)
+
+
+def _products(precision: str) -> tuple[np.ndarray, int]:
+    import virtual_driver
+
+    virtual_driver.install()
+    from netdsl.backends.cuda import device
+    from netdsl.backends.cuda.kernels.measure import TILES
+    from netdsl.backends.cuda.steps import Kernel, block_each
+
+    runtime = device.runtime()
+    given, kinds = {"out": runtime.empty(32), "steps": 3}, {"out": "float32[]", "steps": "int64"}
+    kernel = Kernel("measure", "tensor_products", (precision,))
+    stream, found = runtime.Stream(), np.empty(32, np.float32)
+    runtime.Launch(kernel, kinds, block_each(1, 32), given, (9, 0))(stream)
+    stream.fetch(given["out"], found)
+    return found, TILES
+
+
+def test_the_tensor_cores_peak_is_that_of_true_products(virtual: Simulator) -> None:
+    """All that a warp adds up in tf32 is so many times the sum of one 16x8 by 8x8 product."""
+    found, tiles = virtual.apply(_products, "tf32")
+    lane = np.arange(32)
+    factors = (lane & 7) * np.float32(0.999), (lane & 3) + 0.5
+    left = np.array([[factors[0][row % 8 * 4 + depth % 4] for depth in range(8)] for row in range(16)])
+    right = np.array([[factors[1][column * 4 + depth % 4] for column in range(8)] for depth in range(8)])
+    assert found.sum() == pytest.approx(3 * tiles * (left @ right).sum(), rel=1e-3)
+
+
+def _roofs() -> tuple[list[Any], list[Any]]:
+    import virtual_driver
+
+    virtual_driver.install()
+    from netdsl.backends.cuda import profile
+
+    asked: list[Any] = []
+
+    def best(kernel: Any, geometry: Any, values: Any) -> float:
+        asked.append((kernel.name, geometry.grid[0], geometry.threads, values.get("steps")))
+        return 0.5
+
+    with mock.patch.multiple(profile, _best=best, COPIED_FLOATS=1 << 10):
+        return [profile.roof.__wrapped__(precision) for precision in ("float32", "tf32", "float16")], asked
+
+
+def test_a_roof_counts_what_its_kernels_do(virtual: Simulator) -> None:
+    roofs, asked = virtual.apply(_roofs)
+    names = [name for name, *_ in asked]
+    assert names == ["multiply_adds", "copy", "tensor_products_tf32", "copy", "tensor_products_float16", "copy"]
+    _, blocks, threads, steps = asked[0]
+    fma = 2 * 8 * blocks * threads * steps / 0.5  # eight chains a thread
+    assert [r.flops for r in roofs] == [fma, 16 * 8 * 8 / 32 * fma, 16 * 8 * 16 / 32 * fma]  # of eight tiles a warp
+    assert {r.bandwidth for r in roofs} == {8 * 1024 / 0.5}
 
 
 class Foreign:
