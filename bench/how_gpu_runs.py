@@ -75,7 +75,7 @@ def _argument(value: Any) -> str:
 
 def kernel() -> str:
     """The loop over slices, and what multiplies one, as they stand in their files."""
-    return _between("gemm", "while count > 0:", "count = int32(count - 1)") + "\n\n" + _between(
+    return _between("gemm", "while count > 0:", "count = int32(count - 1)") + "\n\n\n" + _between(
         "gemm_fma", "def multiply(", "sums[i * columns + j] +="
     )  # fmt: skip
 
