@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,12 +31,15 @@ def lower_maxpool(plan: Planner, index: int) -> None:
             stride=op.stride[0],
         )  # fmt: skip
         return
+    inner0 = min(y.width, math.ceil(op.pad[1] / op.stride[1]))
+    reach = (op.kernel[1] - 1) * op.dilation[1] + 1
+    inner1 = max(inner0, min(y.width, (x.width + op.pad[1] - reach) // op.stride[1] + 1))
     plan.emit(
-        Kernel("pool", "maxpool", (function,)), node, work, x=Address(x), y=Address(y), parameter=floats(parameter),
-        images=plan.images, blocks=y.blocks,
-        bands=min(y.height, 2 * plan.threads), height=y.height, width=y.width, in_height=x.height, in_width=x.width,
-        r=op.kernel[0], s=op.kernel[1], stride_h=op.stride[0], stride_w=op.stride[1], top=op.pad[0], left=op.pad[1],
-        dilation_h=op.dilation[0], dilation_w=op.dilation[1], **x.strides("x"), **y.strides("y"),
+        Kernel("pool", "maxpool", (*op.kernel, function)), node, work, x=Address(x), y=Address(y),
+        parameter=floats(parameter), images=plan.images, blocks=y.blocks, bands=min(y.height, 2 * plan.threads),
+        height=y.height, width=y.width, inner0=inner0, inner1=inner1, in_height=x.height, in_width=x.width,
+        stride_h=op.stride[0], stride_w=op.stride[1], top=op.pad[0], left=op.pad[1], dilation_h=op.dilation[0],
+        dilation_w=op.dilation[1], **x.strides("x"), **y.strides("y"),
     )  # fmt: skip
 
 

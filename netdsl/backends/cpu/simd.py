@@ -288,8 +288,7 @@ def larger(typingctx: Any, x: Any, y: Any) -> Any:
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         x, y = args
-        take = builder.or_(builder.fcmp_ordered(">", x, y), builder.fcmp_unordered("uno", x, x))
-        return builder.select(take, x, y)
+        return builder.select(builder.fcmp_unordered("uno", x, x), x, emit_max(builder, x, y))
 
     return vec(vec, vec), codegen
 

@@ -23,31 +23,43 @@ from netdsl.backends.cpu.simd import (
 )  # fmt: skip
 
 
-def make_maxpool(function: str | None) -> Callable[..., None]:
-    """Maximum over each window, then an elementwise function; a window wholly in the padding gives that of -inf."""
+def make_maxpool(r: int, s: int, function: str | None) -> Callable[..., None]:
+    """Maximum over windows of r x s cells, then an elementwise function.
+
+    A window wholly in the padding gives the function of -inf. Columns `inner0` .. `inner1` of the result are those
+    whose windows lie within the map's width: nothing is asked about their cells.
+    """
     apply = FUNCTIONS[function or "identity"]
 
     def maxpool(  # type: ignore[no-untyped-def]
-        tid, nt, x, y, parameter, images, blocks, bands, height, width, in_height, in_width, r, s, stride_h, stride_w,
-        top, left, dilation_h, dilation_w, x_image, x_plane, x_row, y_image, y_plane, y_row,
+        tid, nt, x, y, parameter, images, blocks, bands, height, width, inner0, inner1, in_height, in_width,
+        stride_h, stride_w, top, left, dilation_h, dilation_w, x_image, x_plane, x_row, y_image, y_plane, y_row,
     ):  # fmt: skip
         a = broadcast(parameter)
+        apart = dilation_w * VECTOR_BYTES
         units = images * blocks * bands
         for unit in range(units * tid // nt, units * (tid + 1) // nt):
             band, image_block = unit % bands, unit // bands
             xb = x + (image_block // blocks) * x_image + (image_block % blocks) * x_plane
             yb = y + (image_block // blocks) * y_image + (image_block % blocks) * y_plane
             for p in range(height * band // bands, height * (band + 1) // bands):
+                h0 = p * stride_h - top
+                first = max(0, (dilation_h - 1 - h0) // dilation_h)  # rows of the window within the map
+                last = min(r, (in_height - h0 + dilation_h - 1) // dilation_h)
+                xp = xb + h0 * x_row - left * VECTOR_BYTES
                 for q in range(width):
-                    h0, w0 = p * stride_h - top, q * stride_w - left
                     best = splat(np.float32(-np.inf))
-                    for i in range(r):
-                        h = h0 + i * dilation_h
-                        if 0 <= h < in_height:
+                    if inner0 <= q < inner1:
+                        for i in range(first, last):
+                            at = xp + i * dilation_h * x_row + q * stride_w * VECTOR_BYTES
                             for j in range(s):
-                                w = w0 + j * dilation_w
-                                if 0 <= w < in_width:
-                                    best = larger(load(xb + h * x_row + w * VECTOR_BYTES), best)
+                                best = larger(load(at + j * apart), best)
+                    else:
+                        for i in range(first, last):
+                            for j in range(s):
+                                w = q * stride_w + j * dilation_w
+                                if left <= w < left + in_width:
+                                    best = larger(load(xp + i * dilation_h * x_row + w * VECTOR_BYTES), best)
                     store(yb + p * y_row + q * VECTOR_BYTES, apply(best, a))
 
     return maxpool
