@@ -213,6 +213,11 @@ def is_cached(kernel: Kernel) -> bool:
     return kernel.name in _loaded or _path(kernel.name).exists()
 
 
+def is_kept(kernel: Kernel) -> bool:
+    """Whether a whole file for a kernel is in the cache."""
+    return kept.read(_path(kernel.name)) is not None
+
+
 def load_all(kernels: Iterable[Kernel], progress: Progress | None = None) -> None:
     """Make kernels ready, telling `progress` of each that has to be compiled. Several processors share the work."""
     missing = [k for k in dict.fromkeys(kernels) if not is_cached(k)]
