@@ -67,3 +67,13 @@ def test_what_a_helper_does_not_deliver_is_compiled_here(
 def test_a_helper_takes_its_share(compile_with: Callable[[str], list[Kernel]]) -> None:
     here = compile_with("while read line; do echo done; done")
     assert len(here) == len(set(here)) < len(KERNELS)
+
+
+@pytest.mark.parametrize("executable", ["/no/such/file", ""])
+def test_without_helpers_all_is_compiled_here(executable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    here: list[Kernel] = []
+    monkeypatch.setattr(warm, "load", here.append)
+    monkeypatch.setattr(warm.sys, "executable", executable)
+    monkeypatch.setattr(warm.os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
+    warm.compile_all(KERNELS, lambda kernel: None)
+    assert here == KERNELS

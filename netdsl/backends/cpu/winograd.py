@@ -47,6 +47,7 @@ def pack_winograd(weight: F32, m: int, cols: int, empty: Callable[[int], F32]) -
 # Cost model, in register-wide multiply-adds.
 BYTES_PER_FMA = 2.5  # measured: bytes that arrive from beyond the second-level cache during one multiply-add
 TRANSFORM = {2: 12.0, 4: 14.0, 6: 20.0}  # measured: per cell, patch and block of inputs or outputs
+MOST_PATCHES = 196  # chosen: in one block; larger ones leave the second-level cache
 CACHE_BYTES = 2 * L2_BYTES  # V and M of one block of patches should fit in here
 
 
@@ -88,9 +89,10 @@ def winograd_cut(m: int, depth: int, blocks: int, total: int, threads: int) -> C
     """The cheapest cut of `total` patches of `depth` input blocks and so many output blocks over threads."""
     cells, vector = (m + 2) ** 2, 4 * WIDTH
     best = None
-    for parts in range(1, total + 1):
+    for most in range(min(total, MOST_PATCHES), 0, -1):
+        parts = math.ceil(total / most)  # the fewest of such a size: more cost more
         patches = math.ceil(total / parts)
-        if patches > 196 or (parts > threads and patches < 7 and best):
+        if patches < most or (parts > threads and patches < 7 and best):
             continue
         tile = tile_for(patches, blocks)
         groups = math.ceil(blocks / tile.cols)
