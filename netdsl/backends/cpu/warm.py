@@ -21,7 +21,7 @@ from netdsl.backends.cpu.jit import Kernel, is_cached, load
 
 MANY = 4  # chosen: so many kernels to compile are worth starting other processes for
 PROCESSES = 4  # chosen: at most so many, each of which takes a second to load Numba
-SECONDS = {"winograd": 1.2, "conv": 0.7}  # measured: to compile a kernel; others take half a second or less
+SECONDS = {"winograd": 1.2, "conv": 0.7}  # chosen: about what compiling takes, others less; only their order matters
 PATIENCE = 10.0  # chosen: seconds until a helper counts as hung; to load Numba and compile the longest takes 2 or 3
 
 Helper = subprocess.Popen[bytes]
@@ -94,7 +94,7 @@ def _helpers(kernels: int) -> Iterator[list[Helper]]:
 
 
 def main() -> None:
-    gc.disable()  # measured: a twentieth of the time
+    gc.disable()  # what a compilation leaves behind is little, and this process ends soon
     for line in sys.stdin:
         module, factory, constants = json.loads(line)
         kernel = Kernel(module, factory, tuple(constants))

@@ -18,7 +18,7 @@ from netdsl.tensor import TensorType
 
 F32 = NDArray[np.float32]
 
-# Measured: OpenBLAS shares products of more multiply-adds among threads of its own, which at these shapes is slower.
+# Chosen: OpenBLAS shares products of more multiply-adds among threads of its own, and these are too thin to be shared.
 SMALL_PRODUCT = 1 << 18
 
 
@@ -44,9 +44,9 @@ def pack_winograd(weight: F32, m: int, cols: int, empty: Callable[[int], F32]) -
     return packed.reshape(tiles, cells, depth, outputs)
 
 
-# Cost model, in register-wide multiply-adds.
-BYTES_PER_FMA = 2.5  # measured: bytes that arrive from beyond the second-level cache during one multiply-add
-TRANSFORM = {2: 12.0, 4: 14.0, 6: 20.0}  # measured: per cell, patch and block of inputs or outputs
+# Cost model, in register-wide multiply-adds. Measured: bench/choices.py has other values beside these.
+BYTES_PER_FMA = 2.5  # bytes that arrive from beyond the second-level cache during one multiply-add
+TRANSFORM = {2: 12.0, 4: 14.0, 6: 20.0}  # per cell, patch and block of inputs or outputs
 MOST_PATCHES = 196  # chosen: in one block; larger ones leave the second-level cache
 CACHE_BYTES = 2 * L2_BYTES  # V and M of one block of patches should fit in here
 
