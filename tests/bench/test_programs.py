@@ -20,6 +20,7 @@ import peers
 import records
 import scaling
 import startup
+from netdsl.backends.cpu.threads import available_threads
 from netdsl.benchmark import Comparison
 
 pytest.importorskip("onnxruntime")
@@ -124,6 +125,7 @@ def test_results_that_are_not_there() -> None:
         records.read(Path("nowhere.json"))
 
 
+@pytest.mark.skipif(available_threads() < 2, reason="one processor: no work to share")
 def test_choices(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choices, "TURN_SECONDS", 0.001)
     before = [str(choice.committed) for choice in choices.CHOICES]

@@ -12,6 +12,7 @@ import pytest
 
 from fresh import in_fresh_process
 from netdsl.backends import cpu, reference
+from netdsl.backends.cpu import threads
 from netdsl.backends.cpu.program import MAX_IMAGES
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.graph.build import build
@@ -88,6 +89,32 @@ def test_eight_callers_at_once(small) -> None:  # type: ignore[no-untyped-def]
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(call, range(16)))
+
+
+@pytest.mark.parametrize(("work_to_share", "way"), [(10**9, "run_brief"), (0, "run")])
+def test_a_brief_call_keeps_the_interpreters_lock(small, work_to_share, way, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """So that eight callers of a tiny network do not spend their time on handing the lock round; others give it up."""
+    graph, weights, x, _ = small
+    ways: list[str] = []
+    monkeypatch.setattr(cpu.program, "WORK_TO_SHARE", work_to_share)
+    for name in ("run", "run_brief"):
+        monkeypatch.setattr(threads.Team, name, lambda *_, name=name: ways.append(name))
+    cpu.lower(graph, weights, 2)([x[:1]])
+    assert ways == [way]
+
+
+def test_eight_callers_of_a_brief_network() -> None:
+    graph = build("lenet5")
+    program = cpu.lower(graph, random_weights(graph, 0), 2)
+    assert program.plan(1).is_brief
+    x = np.random.default_rng(0).standard_normal((8, 1, 32, 32)).astype(np.float32)
+    expected = [program([x[i : i + 1]])[0] for i in range(8)]
+
+    def call(i: int) -> bool:
+        return all(np.array_equal(program([x[i : i + 1]])[0], expected[i]) for _ in range(300))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(call, range(8)))
 
 
 def _child(program: cpu.Program, x: np.ndarray, expected: np.ndarray, queue: object) -> None:

@@ -45,6 +45,11 @@ class Plan:
     fences: tuple[bool, ...]  # whether a barrier follows each step
 
     @property
+    def is_brief(self) -> bool:
+        """Whether a call takes so little time that sharing it among threads, or letting others run, takes more."""
+        return sum(s.work for s in self.steps) < WORK_TO_SHARE
+
+    @property
     def workspace_bytes(self) -> int:
         """What is allocated for one call at a time: the arena, and room before and after it."""
         return self.arena_bytes + 2 * SLACK_BYTES
@@ -113,6 +118,7 @@ class Workspace:
         self.steps = len(rows)
         self.table_address = self.table.ctypes.data
         self.threads = max(plan.shares, default=1)
+        self.is_brief = plan.is_brief
 
     def _word(self, argument: Any, position: int) -> int:
         if isinstance(argument, Address):
@@ -132,7 +138,10 @@ class Workspace:
 
     def run(self, inputs: Sequence[F32], outputs: Sequence[F32]) -> None:
         self.bind(_addresses(inputs), _addresses(outputs))
-        team().run(self.table_address, self.steps, self.threads)
+        if self.is_brief:
+            team().run_brief(self.table_address, self.steps)
+        else:
+            team().run(self.table_address, self.steps, self.threads)
 
 
 class Parts:

@@ -2,6 +2,7 @@
 
 Workers are Python threads that spend their life in machine code without the interpreter's lock. One call at a time has
 the team; a call that finds it taken runs on its own thread alone, so many callers never wait for each other's barriers.
+A call of some microseconds keeps the interpreter's lock, which takes longer than that to go round among many callers.
 Results do not depend on which happens: work is split by outputs, never within a sum.
 """
 
@@ -19,7 +20,9 @@ from netdsl.backends.cpu import jit
 _LINE = 64
 _MAX_THREADS = 62  # bits of the mask of parked workers
 
-_native = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 6)
+_parameters = ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 6
+_native = ctypes.CFUNCTYPE(*_parameters)
+_native_brief = ctypes.PYFUNCTYPE(*_parameters)  # keeps the interpreter's lock
 _native_serve = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 3)
 
 
@@ -35,6 +38,7 @@ class Team:
 
     def __init__(self) -> None:
         self._run = _native(jit.load(jit.RUN)[0])
+        self._run_brief = _native_brief(jit.load(jit.RUN)[0])
         self._free = threading.Lock()
         self._counting = threading.Lock()
         self._callers = 0
@@ -59,6 +63,14 @@ class Team:
                 with self._counting:
                     self._callers -= 1
         return self._alone(table, steps)
+
+    def run_brief(self, table: int, steps: int) -> None:
+        """Run a table of steps that take less than the interpreter's lock takes to change hands among many callers.
+
+        It is kept meanwhile: callers that gave it up for a few microseconds would spend more on getting it back.
+        """
+        _, a, out = self._slots()
+        self._run_brief(a, a, 0, table, steps, 1, 1, out)
 
     def _alone(self, table: int, steps: int) -> None:
         _, a, out = self._slots()
