@@ -127,7 +127,7 @@ def warm(
     progress         called with (what, done, total) while kernels are compiled
 
     Returns how many kernels the networks need, and how many of them were compiled now.
-    Errors: SourceError.
+    Errors: SourceError; InputError where the cache's folder does not keep them.
     """
     from netdsl.backends.cpu import ahead
 

@@ -54,6 +54,15 @@ def write(path: Path, content: bytes) -> None:
         raise
 
 
+def check_writable(folder: Path) -> None:
+    """Raise OSError unless files can be kept in a folder now."""
+    import tempfile
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        file.write(bytes(1 << 16))  # about a kernel: a full disk may still take an empty file
+
+
 def keep_kernel(path: Path, content: bytes) -> None:
     """Keep a compiled kernel; where that is impossible, say so once in a process and go on."""
     global _warned

@@ -22,7 +22,8 @@ def command(nets: tuple[str, ...], batch: int, threads: int | None, settings: di
     """Compile the kernels of each NET, or of all networks that ship, into the user's cache.
 
     A network compiles its kernels when it is first run on a machine; this does so beforehand. Networks share kernels,
-    so most of a second network's are there already. NETDSL_CACHE names another folder.
+    so most of a second network's are there already. NETDSL_CACHE names another folder. Where that cannot be written, it
+    ends with status 1.
     """
     import warnings
 

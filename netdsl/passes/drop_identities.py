@@ -1,9 +1,10 @@
-"""Operations that do nothing at inference vanish: dropout, flattening a vector, cropping or padding nothing."""
+"""Operations that do nothing at inference vanish: dropout, flattening a vector, joining a single tensor."""
 
 from __future__ import annotations
 
 from netdsl.graph.ir import Graph, Node
 from netdsl.ops.base import Input
+from netdsl.ops.join import Add, Concat, Mul
 from netdsl.ops.shape import Dropout, Flatten
 from netdsl.passes.rewrite import rebuilt
 
@@ -16,6 +17,6 @@ def drop_identities(graph: Graph) -> Graph:
 def _is_identity(graph: Graph, node: Node) -> bool:
     if isinstance(node.op, Input) or len(node.inputs) != 1 or node.fused:
         return False
-    if isinstance(node.op, Dropout):
+    if isinstance(node.op, (Dropout, Add, Mul, Concat)):
         return True
     return isinstance(node.op, Flatten) and not graph.nodes[node.inputs[0]].type.is_map

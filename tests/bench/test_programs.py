@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import algebra
+import choices
 import ladder
 import memory
 import peers
@@ -21,6 +22,7 @@ import records
 import scaling
 import startup
 from netdsl import passes
+from netdsl.backends.cpu.threads import available_threads
 from netdsl.benchmark import Comparison
 
 pytest.importorskip("onnxruntime")
@@ -146,3 +148,28 @@ def test_a_program_that_fails_says_how() -> None:
 def test_results_that_are_not_there() -> None:
     with pytest.raises(SystemExit, match="measure it first"):
         records.read(Path("nowhere.json"))
+
+
+@pytest.mark.skipif(available_threads() < 2, reason="one processor: no work to share")
+def test_choices(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choices, "TURN_SECONDS", 0.001)
+    before = [str(choice.committed) for choice in choices.CHOICES]
+    out = tmp_path / "choices.json"
+    told = ["--constants", "SPAN_BYTES,WORK_TO_SHARE", "--networks", "lenet5", "--rounds", "3"]
+    choices.main([*told, "--out", str(out)])
+    assert [str(choice.committed) for choice in choices.CHOICES] == before
+    results = written(out)["results"]
+    assert [(r["constant"], r["other"]) for r in results] == [
+        *(("lower_linear.SPAN_BYTES", other) for other in ("0", "8192", "16384", "65536")),
+        *(("program.WORK_TO_SHARE", other) for other in ("0", "30000000")),
+    ]
+    (timed,) = [r for r in results if r["other"] == "0" and "SHARE" in r["constant"]]
+    assert not timed["same_plan"] and timed["quartiles"][0] <= timed["ratio"] <= timed["quartiles"][1]
+    assert results[-1]["same_plan"] and results[-1]["ratio"] is None
+    assert "same plan" in capsys.readouterr().out
+
+
+def test_a_constant_that_is_not_there_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        choices.main(["--constants", "SPAN"])
+    assert "there is no constant SPAN" in capsys.readouterr().err

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Netdsl
-from netdsl.backends.cpu import ahead
+from netdsl import kept
+from netdsl.backends.cpu import ahead, warm
 from netdsl.graph.build import build
 from netdsl.graph.library import names
 
@@ -44,8 +45,46 @@ def test_a_network_that_is_wrong_is_said(netdsl: Netdsl, tiny: Path) -> None:
     assert done.status == 1 and "rleu" in done.err
 
 
+def refused(netdsl: Netdsl, tiny: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What `netdsl warm` says where the cache keeps nothing."""
+    monkeypatch.setenv("NETDSL_CACHE", str(cache))
+    done = netdsl("warm", tiny)
+    assert done.status == 1 and not done.out and "error[cannot-write]" in done.err
+    assert str(cache / "kernels") in done.err and "NETDSL_CACHE" in done.err and "warning" not in done.err
+    return done.err
+
+
+def test_a_cache_that_cannot_be_written_is_an_error_before_anything_is_compiled(
+    netdsl: Netdsl, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kernels").write_text("a file where the folder should be")
+    monkeypatch.setattr(ahead.jit, "load_all", lambda kernels, progress: pytest.fail("it compiled"))
+    assert "File exists" in refused(netdsl, tiny, tmp_path, monkeypatch)
+
+
+def test_kernels_that_a_disk_did_not_take_are_an_error(
+    netdsl: Netdsl, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(kept, "write", full)
+    monkeypatch.setattr(kept, "_warned", False)
+    monkeypatch.setattr(ahead.jit, "_loaded", {})
+    monkeypatch.setattr(warm, "MANY", 1000)  # no helpers, whose disk is not full
+    assert "compiled kernels could not be kept" in refused(netdsl, tiny, tmp_path, monkeypatch)
+
+
+def test_a_damaged_kernel_is_compiled_again(tmp_path: Path, tiny: Path) -> None:
+    process(tmp_path, "warm", tiny)
+    damaged = sorted((tmp_path / "kernels").glob("*.o"))[0]
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    assert json.loads(process(tmp_path, "warm", tiny, "--json")[0])["compiled"] == 1
+    assert not process(tmp_path, "run", tiny, "--json")[1]
+
+
 def test_without_names_all_networks_that_ship_are_meant(netdsl: Netdsl, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ahead.jit, "load_all", lambda kernels, progress: None)
+    monkeypatch.setattr(ahead.jit, "is_kept", lambda kernel: True)
     record = netdsl("warm", "--json").json
     assert record["networks"] == names() and record["kernels"] >= 40
 

@@ -12,6 +12,7 @@ import pytest
 
 from fresh import in_fresh_process
 from netdsl.backends import cpu, reference
+from netdsl.backends.cpu import threads
 from netdsl.backends.cpu.program import MAX_IMAGES
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.graph.build import build
@@ -90,6 +91,32 @@ def test_eight_callers_at_once(small) -> None:  # type: ignore[no-untyped-def]
         assert all(pool.map(call, range(16)))
 
 
+@pytest.mark.parametrize(("work_to_share", "way"), [(10**9, "run_brief"), (0, "run")])
+def test_a_brief_call_keeps_the_interpreters_lock(small, work_to_share, way, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """So that eight callers of a tiny network do not spend their time on handing the lock round; others give it up."""
+    graph, weights, x, _ = small
+    ways: list[str] = []
+    monkeypatch.setattr(cpu.program, "WORK_TO_SHARE", work_to_share)
+    for name in ("run", "run_brief"):
+        monkeypatch.setattr(threads.Team, name, lambda *_, name=name: ways.append(name))
+    cpu.lower(graph, weights, 2)([x[:1]])
+    assert ways == [way]
+
+
+def test_eight_callers_of_a_brief_network() -> None:
+    graph = build("lenet5")
+    program = cpu.lower(graph, random_weights(graph, 0), 2)
+    assert program.plan(1).is_brief
+    x = np.random.default_rng(0).standard_normal((8, 1, 32, 32)).astype(np.float32)
+    expected = [program([x[i : i + 1]])[0] for i in range(8)]
+
+    def call(i: int) -> bool:
+        return all(np.array_equal(program([x[i : i + 1]])[0], expected[i]) for _ in range(300))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(call, range(8)))
+
+
 def _child(program: cpu.Program, x: np.ndarray, expected: np.ndarray, queue: object) -> None:
     queue.put(all(np.array_equal(program([x])[0], expected) for _ in range(5)))  # type: ignore[attr-defined]
 
@@ -141,7 +168,8 @@ NARROW = {
 
 @pytest.mark.skipif("x86" not in os.uname().machine, reason="these features are x86's")
 @pytest.mark.parametrize("width", NARROW)
-def test_narrower_vectors_give_the_same_answers(width: str) -> None:
+@pytest.mark.parametrize("first", [0, 5])
+def test_narrower_vectors_give_the_same_answers(width: str, first: int) -> None:
     name, features = NARROW[width]
     here = Path(__file__).parent
     code = f"""
@@ -151,7 +179,7 @@ def test_narrower_vectors_give_the_same_answers(width: str) -> None:
         from shapes import CASES
         from test_operators import close
         assert WIDTH == {width[0]}, WIDTH
-        for case in CASES[::5]:
+        for case in CASES[{first}::10]:
             close(case, batch=2)
     """
     done = in_fresh_process(code, NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES=features)
@@ -207,12 +235,9 @@ def test_a_dense_block_copies_nothing() -> None:
     assert "gather" not in {s.kernel.factory for s in steps}
 
 
-@pytest.mark.parametrize("executable", ["sys.executable", "'/bin/false'", "'/no/such/file'", "''"])
-def test_many_kernels_are_compiled_whatever_becomes_of_the_helpers(tmp_path: Path, executable: str) -> None:
-    code = f"""
-        import sys
+def test_many_kernels_are_compiled_with_helpers(tmp_path: Path) -> None:
+    code = """
         from netdsl.backends.cpu import jit
-        sys.executable = {executable}
         seen = []
         kernels = [jit.Kernel("move", f) for f in ("pack", "unpack", "clear", "batch_pixels")] + [jit.SERVE]
         jit.load_all(kernels, lambda name, done, total: seen.append((done, total)))

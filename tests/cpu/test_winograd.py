@@ -10,8 +10,9 @@ import pytest
 
 import netdsl
 from netdsl.backends import cpu, reference
-from netdsl.backends.cpu import demands
+from netdsl.backends.cpu import demands, winograd
 from netdsl.backends.cpu.kernels.matrices import INPUT, output, weight
+from netdsl.backends.cpu.tiles import tile_for
 from netdsl.backends.cpu.winograd import winograd_cut, winograd_size
 from netdsl.ops.conv import Conv
 from netdsl.tensor import TensorType
@@ -101,3 +102,12 @@ def test_only_plain_square_convolutions_qualify(op: Conv) -> None:
 def test_a_cut_covers_the_work(threads: int, total: int) -> None:
     cut = winograd_cut(4, 3, 4, 4, total, threads)
     assert 1 <= cut.patches <= total and 1 <= cut.chunks <= threads and cut.together >= 1
+
+
+def test_a_cut_of_a_large_map_is_found_among_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    monkeypatch.setattr(
+        winograd, "tile_for", lambda patches, blocks: looked.append(patches) or tile_for(patches, blocks)
+    )
+    winograd.winograd_cut.__wrapped__(6, 3, 4, 4, 100_000, 2)
+    assert looked == sorted(set(looked), reverse=True) and 100 < len(looked) <= winograd.MOST_PATCHES

@@ -19,6 +19,9 @@ Arrays = Sequence[np.ndarray[Any, Any]]
 def _enter() -> None:
     os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
     np.seterr(all="ignore")
+    from turns import take_turns
+
+    take_turns()
 
 
 def _run(graph: Graph, weights: Mapping[str, Any], calls: Sequence[Arrays], precision: str) -> list[list[Any]]:

@@ -32,6 +32,7 @@ SAMPLES = {
     "residual": ("residual { conv 4 3x3 pad=1 | batchnorm }\n relu", 2),
     "projection": ("residual { conv 6 3x3 pad=1 | batchnorm } skip down { tanh | conv 6 1x1 | batchnorm }\n relu6", 4),
     "dropout": ("conv 8 3x3 | dropout | relu", 2),
+    "branches of one arm": ("branches add { conv 8 3x3 }\n branches mul { relu }\n branches concat { tanh }", 3),
     "filter": ("kernel [[0,1,2],[3,4,5],[6,7,8]] flip=yes | relu", 2),
     "read twice": ("a: conv 4 3x3 pad=1\n batchnorm\n add a", 4),
     "output in the middle": ("conv 4 3x3 pad=1\n output first\n relu\n output second", 3),

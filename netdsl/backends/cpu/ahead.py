@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from netdsl import kept
 from netdsl.backends.cpu import jit
 from netdsl.backends.cpu.planner import WeightBank
 from netdsl.backends.cpu.program import Plan, executors, images_at_once, make_plan, make_plans
 from netdsl.backends.cpu.threads import available_threads
 from netdsl.backends.cpu.views import Data
+from netdsl.errors import InputError
 from netdsl.graph.ir import Graph
 from netdsl.passes import rewrite
 
@@ -43,8 +45,30 @@ def kernels(graph: Graph, images: int = 1, threads: int | None = None) -> list[j
 
 
 def warm(graphs: Iterable[Graph], images: int, threads: int | None, progress: jit.Progress | None) -> tuple[int, int]:
-    """Compile into the cache what graphs need: how many kernels that is, and how many of them were not there."""
+    """Compile into the cache what graphs need: how many kernels that is, and how many of them were not there.
+
+    Raises InputError where the cache does not keep them.
+    """
     needed = list(dict.fromkeys(k for graph in graphs for k in kernels(graph, images, threads)))
-    missing = sum(not jit.is_cached(k) for k in needed)
-    jit.load_all(needed, progress)
-    return len(needed), missing
+    missing = [k for k in needed if not jit.is_kept(k)]
+    if missing:
+        _check_cache()
+        jit.load_all(missing, progress)
+        for kernel in missing:
+            jit.load(kernel)  # also where a damaged file took its place
+    if lost := sum(not jit.is_kept(k) for k in missing):
+        raise _unkept(f"{lost} of {len(missing)} compiled kernels could not be kept")
+    return len(needed), len(missing)
+
+
+def _check_cache() -> None:
+    """Raise InputError, before minutes are spent compiling, where nothing can be kept."""
+    try:
+        kept.check_writable(kept.folder("kernels"))
+    except OSError as error:
+        raise _unkept(f"compiled kernels cannot be kept here ({error.strerror or error})") from error
+
+
+def _unkept(message: str) -> InputError:
+    hint = "NETDSL_CACHE names another folder"
+    return InputError(message, code="cannot-write", path=str(kept.folder("kernels")), hint=hint)

@@ -1,4 +1,4 @@
-"""Kernels as machine code: compiled by Numba once, kept as object files, loaded by llvmlite alone.
+"""Kernels as machine code: compiled by Numba once, kept as object files, placed into memory without Numba or LLVM.
 
 A kernel is a plain function of integers: which thread this is, of how many, then its own parameters, which it is given
 as a block of int64. `load` returns the address of its machine code. A process whose kernels are all in the cache never
@@ -19,12 +19,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from netdsl import kept
-from netdsl.backends.cpu.target import WIDTH, host
+from netdsl.backends.cpu.objects import place
+from netdsl.backends.cpu.target import WIDTH, host, version
 
 Progress = Callable[[str, int, int], None]  # (kernel, how many are done, of how many)
 
@@ -40,7 +40,7 @@ def _environment() -> str:
     target = host()
     digest.update("\0".join((sys.version, target.name, target.features)).encode())
     for package in ("numba", "llvmlite"):
-        digest.update(_version(package))
+        digest.update(version(package))
     for path in _sources():
         digest.update(path.read_bytes())
     return digest.hexdigest()[:24]
@@ -50,19 +50,6 @@ def _sources() -> list[Path]:
     """The files that kernels are made from."""
     folder = Path(__file__).parent
     return sorted([*(folder / f"{n}.py" for n in ("jit", "entry", "simd", "tile")), *folder.glob("kernels/*.py")])
-
-
-def _version(package: str) -> bytes:
-    """What the package says of its version, read without importing it."""
-    spec = find_spec(package)
-    if spec is None or spec.origin is None:
-        return b""
-    file = Path(spec.origin).with_name("_version.py")
-    if not file.exists():
-        from importlib import metadata
-
-        return metadata.version(package).encode()
-    return file.read_bytes()
 
 
 def _path(name: str) -> Path:
@@ -181,7 +168,7 @@ def _linker() -> Any:
 
 
 def _link(compiled: Compiled) -> int:
-    """Load object code; the address of its function.
+    """Load object code by LLVM's linker; the address of its function.
 
     Each object becomes a library with names of its own: symbols are unique within the process that compiled them, not
     beyond.
@@ -204,13 +191,19 @@ def load(kernel: Kernel) -> tuple[int, tuple[str, ...]]:
             if compiled is None:
                 compiled = compile_kernel(kernel)
                 _write(name, compiled)
-            _loaded[name] = _link(compiled), compiled.parameters
+            address = place(compiled.code, compiled.symbol)
+            _loaded[name] = _link(compiled) if address is None else address, compiled.parameters
         return _loaded[name]
 
 
 def is_cached(kernel: Kernel) -> bool:
     """Whether a kernel needs no compilation (loaded, or a file for it is there)."""
     return kernel.name in _loaded or _path(kernel.name).exists()
+
+
+def is_kept(kernel: Kernel) -> bool:
+    """Whether a whole file for a kernel is in the cache."""
+    return kept.read(_path(kernel.name)) is not None
 
 
 def load_all(kernels: Iterable[Kernel], progress: Progress | None = None) -> None:

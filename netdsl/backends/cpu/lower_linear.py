@@ -27,8 +27,8 @@ from netdsl.plan.windows import deconv_phases
 
 F32 = NDArray[np.float32]
 
-SPAN_BYTES = 32 * 1024  # measured: best of 8 to 64 KiB; two thirds of a first-level cache of 48 KiB
-AHEAD = 4096  # bytes; measured: 107 to 152 GFLOP/s where weights come from beyond the second-level cache
+SPAN_BYTES = 32 * 1024  # measured (bench/choices.py); two thirds of a first-level cache of 48 KiB
+AHEAD = 4096  # bytes; measured (bench/choices.py), where weights come from beyond the second-level cache
 
 
 @dataclass(frozen=True, eq=False)

@@ -81,7 +81,7 @@ def _padded(
 
 
 def lower_join(plan: Planner, index: int) -> None:
-    """A sum or product of several tensors, two at a time; limits apply to the last result."""
+    """A sum or product of two tensors or more, two at a time; limits apply to the last result."""
     node = plan.graph.nodes[index]
     work = node.type.elements * plan.images
     y = plan.output(index, work * (len(node.inputs) - 1))
@@ -98,8 +98,6 @@ def lower_join(plan: Planner, index: int) -> None:
             **_spread(total, "a", place), **_spread(view, "b", place), **place.strides("y"),
         )  # fmt: skip
         total = place
-    if len(views) == 1:
-        raise ValueError(f"{node.path}: a join needs two tensors or more")
 
 
 def _spread(view: View, name: str, y: View) -> dict[str, int]:

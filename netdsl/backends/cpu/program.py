@@ -49,6 +49,11 @@ class Plan:
     fences: tuple[bool, ...]  # whether a barrier follows each step
 
     @property
+    def is_brief(self) -> bool:
+        """Whether a call takes so little time that sharing it among threads, or letting others run, takes more."""
+        return sum(s.work for s in self.steps) < WORK_TO_SHARE
+
+    @property
     def workspace_bytes(self) -> int:
         """What is allocated for one call at a time: the arena, and room before and after it."""
         return self.arena_bytes + 2 * SLACK_BYTES
@@ -119,7 +124,7 @@ class Workspace:
         self.threads = max(plan.shares, default=1)
         self.go: Callable[[], Any] = self._share  # runs all steps on the arrays that were bound
         if self.threads == 1:
-            self.go = team().starter(self.table_address, self.steps)
+            self.go = team().starter(self.table_address, self.steps, plan.is_brief)
 
     def _word(self, argument: Any, position: int) -> int:
         if isinstance(argument, Address):

@@ -2,6 +2,7 @@
 
 Workers are Python threads that spend their life in machine code without the interpreter's lock. One call at a time has
 the team; a call that finds it taken runs on its own thread alone, so many callers never wait for each other's barriers.
+A call of some microseconds keeps the interpreter's lock, which takes longer than that to go round among many callers.
 Results do not depend on which happens: work is split by outputs, never within a sum.
 """
 
@@ -21,7 +22,9 @@ from netdsl.backends.cpu import jit
 _LINE = 64
 _MAX_THREADS = 62  # bits of the mask of parked workers
 
-_native = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 6)
+_parameters = ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 6
+_native = ctypes.CFUNCTYPE(*_parameters)
+_native_brief = ctypes.PYFUNCTYPE(*_parameters)  # keeps the interpreter's lock
 _native_serve = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 3)
 
 
@@ -37,6 +40,7 @@ class Team:
 
     def __init__(self) -> None:
         self._run = _native(jit.load(jit.RUN)[0])
+        self._run_brief = _native_brief(jit.load(jit.RUN)[0])
         self._free = threading.Lock()
         self._counting = threading.Lock()
         self._callers = 0
@@ -62,16 +66,19 @@ class Team:
                     self._callers -= 1
         return self._alone(table, steps)
 
-    def starter(self, table: int, steps: int) -> Callable[[], Any]:
+    def starter(self, table: int, steps: int, brief: bool) -> Callable[[], Any]:
         """A function that runs a table of steps on its caller's thread, for one call at a time; survives a fork.
 
         Its arguments are ctypes' own numbers, made once: that takes half the time of a call.
+
+        brief  the steps take less than the interpreter's lock takes to change hands among many callers, so that it is
+               kept meanwhile: callers that gave it up for a few microseconds would spend more on getting it back
         """
         words = np.zeros(3, np.int64)
         a, out = words.ctypes.data, words.ctypes.data + 16
         kinds = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 6
         values = [kind(v) for kind, v in zip(kinds, (a, a, 0, table, steps, 1, 1, out), strict=True)]
-        start = functools.partial(self._run, *values)
+        start = functools.partial(self._run_brief if brief else self._run, *values)
         start.words = words  # type: ignore[attr-defined]  # keeps them
         return start
 

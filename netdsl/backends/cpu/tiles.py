@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 from netdsl.backends.cpu.target import FMA_FROM_MEMORY, host
 
@@ -23,6 +24,7 @@ class TileShape:
     lines: int = 1
 
 
+@cache
 def tile_for(width: int, blocks: int, height: int = 1) -> TileShape:
     """The tile for `height` rows of `width` output pixels and so many output blocks. Short rows go several at a time.
 

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,7 +21,8 @@ from netdsl.backends.cpu.jit import Kernel, is_cached, load
 
 MANY = 4  # chosen: so many kernels to compile are worth starting other processes for
 PROCESSES = 4  # chosen: at most so many, each of which takes a second to load Numba
-SECONDS = {"winograd": 1.2, "conv": 0.7}  # measured: to compile a kernel; others take half a second or less
+SECONDS = {"winograd": 1.2, "conv": 0.7}  # chosen: about what compiling takes, others less; only their order matters
+PATIENCE = 10.0  # chosen: seconds until a helper counts as hung; to load Numba and compile the longest takes 2 or 3
 
 Helper = subprocess.Popen[bytes]
 
@@ -28,7 +30,8 @@ Helper = subprocess.Popen[bytes]
 def compile_all(kernels: Sequence[Kernel], started: Callable[[Kernel], None]) -> None:
     """Load kernels that are not in the cache, with helpers where there are many; `started` is told of each done here.
 
-    The longest come first, so that all end at about the same time. What a helper fails to deliver is compiled here.
+    The longest come first, so that all end at about the same time. What a helper fails to deliver is compiled here, as
+    is what one still holds so long after all else is done that it must hang.
     """
     waiting = deque(sorted(kernels, key=lambda k: -SECONDS.get(k.factory, 0.0)))
     with _helpers(len(kernels)) as helpers:
@@ -36,8 +39,12 @@ def compile_all(kernels: Sequence[Kernel], started: Callable[[Kernel], None]) ->
         for feeder in feeders:
             feeder.start()
         _drain(waiting, started)
-        for feeder in feeders:
-            feeder.join()
+        end = time.monotonic() + PATIENCE
+        for helper, feeder in zip(helpers, feeders, strict=True):
+            feeder.join(max(0.0, end - time.monotonic()))
+            if feeder.is_alive():
+                helper.kill()  # its kernel comes back
+                feeder.join()
         _drain(waiting, started)
 
 
@@ -82,12 +89,12 @@ def _helpers(kernels: int) -> Iterator[list[Helper]]:
                     command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
                 )
                 helpers.append(stack.enter_context(helper))
-                stack.callback(helper.terminate)
+                stack.callback(helper.kill)  # one that was stopped would not end by itself
         yield helpers
 
 
 def main() -> None:
-    gc.disable()  # measured: a twentieth of the time
+    gc.disable()  # what a compilation leaves behind is little, and this process ends soon
     for line in sys.stdin:
         module, factory, constants = json.loads(line)
         kernel = Kernel(module, factory, tuple(constants))

@@ -18,7 +18,7 @@ from netdsl.tensor import TensorType
 
 F32 = NDArray[np.float32]
 
-# Measured: OpenBLAS shares products of more multiply-adds among threads of its own, which at these shapes is slower.
+# Chosen: OpenBLAS shares products of more multiply-adds among threads of its own, and these are too thin to be shared.
 SMALL_PRODUCT = 1 << 18
 
 
@@ -46,9 +46,10 @@ def pack_winograd(weight: F32, m: int, cols: int, empty: Callable[[int], F32]) -
 
 SIZES = {3: (2, 4, 6), 5: (2, 4)}  # m by r
 
-# Cost model, in register-wide multiply-adds.
-BYTES_PER_FMA = 2.5  # measured: bytes that arrive from beyond the second-level cache during one multiply-add
-TRANSFORM = {4: 12.0, 6: 14.0, 8: 20.0}  # measured: by n, per cell, patch and block of inputs or outputs
+# Cost model, in register-wide multiply-adds. Measured: bench/choices.py has other values beside these.
+BYTES_PER_FMA = 2.5  # bytes that arrive from beyond the second-level cache during one multiply-add
+TRANSFORM = {4: 12.0, 6: 14.0, 8: 20.0}  # by n, per cell, patch and block of inputs or outputs
+MOST_PATCHES = 196  # chosen: in one block; larger ones leave the second-level cache
 CACHE_BYTES = 2 * L2_BYTES  # V and M of one block of patches should fit in here
 
 
@@ -92,9 +93,10 @@ def winograd_cut(m: int, r: int, depth: int, blocks: int, total: int, threads: i
     """The cheapest cut of `total` patches of `depth` input blocks and so many output blocks over threads."""
     cells, vector = (m + r - 1) ** 2, 4 * WIDTH
     best = None
-    for parts in range(1, total + 1):
+    for most in range(min(total, MOST_PATCHES), 0, -1):
+        parts = math.ceil(total / most)  # the fewest of such a size: more cost more
         patches = math.ceil(total / parts)
-        if patches > 196 or (parts > threads and patches < 7 and best):
+        if patches < most or (parts > threads and patches < 7 and best):
             continue
         tile = tile_for(patches, blocks)
         groups = math.ceil(blocks / tile.cols)

@@ -62,7 +62,7 @@ def _emit(
 
 
 def lower_join(plan: Planner, index: int) -> None:
-    """A sum or product of several tensors, two at a time; limits apply to the last result."""
+    """A sum or product of two tensors or more, two at a time; limits apply to the last result."""
     node = plan.graph.nodes[index]
     views = plan.input_views(node)
     y, total = plan.output(index), views[0]

@@ -1,0 +1,79 @@
+"""Processes that compile beside this one: whatever becomes of them, every kernel is compiled, once."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from netdsl.backends.cpu import warm
+from netdsl.backends.cpu.jit import Kernel
+
+KERNELS = [Kernel("move", f"kernel{i}") for i in range(6)]
+
+HELPERS = {  # what a helper does, in the shell; it answers a line with a line
+    "hangs at once": "exec sleep 600",
+    "hangs after its first": "read line; echo done; exec sleep 600",
+    "is stopped": "kill -STOP $$; exec sleep 600",
+    "ends at once": "exit 0",
+    "fails after its first": "read line; echo done; exit 1",
+}
+
+Compile = Callable[[], list[Kernel]]
+
+
+@pytest.fixture
+def compile_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[Kernel]]:
+    """compile_with(script): the kernels that this process compiled beside one helper that is a shell script."""
+
+    def compiled(script: str) -> list[Kernel]:
+        here: list[Kernel] = []
+
+        def load(kernel: Kernel) -> None:
+            here.append(kernel)
+            time.sleep(0.05)  # so that the helper has a kernel before all are gone
+
+        started: list[Any] = []
+        process = subprocess.Popen
+
+        def popen(command: list[str], **pipes: Any) -> Any:
+            started.append(process(["/bin/sh", "-c", script], **pipes))
+            return started[-1]
+
+        monkeypatch.setattr(warm, "load", load)
+        monkeypatch.setattr(warm, "PATIENCE", 0.2)
+        monkeypatch.setattr(warm.os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
+        monkeypatch.setattr(warm.subprocess, "Popen", popen)
+        warm.compile_all(KERNELS, lambda kernel: None)
+        assert len(started) == 1 and started[0].returncode is not None  # it ended, and was waited for
+        return here
+
+    return compiled
+
+
+@pytest.mark.parametrize("fate", HELPERS)
+def test_what_a_helper_does_not_deliver_is_compiled_here(
+    compile_with: Callable[[str], list[Kernel]], fate: str
+) -> None:
+    delivered = "first" in fate
+    here = compile_with(HELPERS[fate])
+    assert len(here) == len(set(here)) == len(KERNELS) - delivered and set(here) <= set(KERNELS)
+
+
+def test_a_helper_takes_its_share(compile_with: Callable[[str], list[Kernel]]) -> None:
+    here = compile_with("while read line; do echo done; done")
+    assert len(here) == len(set(here)) < len(KERNELS)
+
+
+@pytest.mark.parametrize("executable", ["/no/such/file", ""])
+def test_without_helpers_all_is_compiled_here(executable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    here: list[Kernel] = []
+    monkeypatch.setattr(warm, "load", here.append)
+    monkeypatch.setattr(warm.sys, "executable", executable)
+    monkeypatch.setattr(warm.os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
+    warm.compile_all(KERNELS, lambda kernel: None)
+    assert here == KERNELS
