@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from netdsl.backends.cpu.demands import halos, may_lie, planar_maps, winograd_sizes
 from netdsl.backends.cpu.jit import Kernel
 from netdsl.backends.cpu.pages import release
+from netdsl.backends.cpu.precision import stored_layers
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.views import NO_HALO, Address, Argument, Data, Step, View, aligned, layout
 from netdsl.graph.ir import Graph, Node
@@ -26,9 +27,10 @@ SLAB_FLOATS = 4 << 20  # chosen: 16 MiB at a time
 
 @dataclass
 class WeightBank:
-    """Stored tensors, and what was packed from them once for all batch sizes."""
+    """Stored tensors, and what was packed from them once for all batch sizes; in what precision, see precision.py."""
 
     stored: Mapping[str, NDArray[Any]]
+    precision: str = "float32"
     packed: dict[tuple[Any, ...], Data] = field(default_factory=dict)
     _read: list[NDArray[Any]] = field(default_factory=list)
     _slabs: list[F32] = field(default_factory=list)
@@ -84,6 +86,7 @@ class Planner:
         self.flat_maps: dict[int, TensorType] = {}  # vectors that are maps left in blocked order, by node
         self.bytes: list[int] = []  # of each buffer
         self.steps: list[Step] = []
+        self.stored = stored_layers(graph, bank.precision)
         self.winograd = winograd_sizes(graph, whole, exact)
         self.halos = halos(graph, self.winograd)
         self.planar = planar_maps(graph, self.halos)

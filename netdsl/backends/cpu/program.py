@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from netdsl.backends.cpu import jit
 from netdsl.backends.cpu.lower import plan_steps
 from netdsl.backends.cpu.planner import Planner, WeightBank
+from netdsl.backends.cpu.precision import Storage, check_precision, storage
 from netdsl.backends.cpu.threads import available_threads, team
 from netdsl.backends.cpu.views import Address, Data, Port, Step, aligned
 from netdsl.graph.ir import Graph
@@ -176,12 +177,13 @@ class Program:
 
     def __init__(
         self, graph: Graph, weights: Mapping[str, NDArray[Any]], threads: int | None = None,
-        progress: jit.Progress | None = None, exact: bool = False,
+        progress: jit.Progress | None = None, exact: bool = False, precision: str = "float32",
     ) -> None:  # fmt: skip
+        check_precision(precision)
         self.exact = exact
         self.graph = rewrite(graph)
         self.threads = min(threads or available_threads(), available_threads())
-        self._bank = WeightBank(weights)
+        self._bank = WeightBank(weights, precision)
         self._shapes = [graph.nodes[o.node].type.shape for o in graph.outputs]
         self._plans: OrderedDict[int, tuple[Sequence[Plan], list[Workspace | Parts]]] = OrderedDict()
         self.images_at_once = images_at_once(self.plan(1))
@@ -194,6 +196,12 @@ class Program:
         needed = [k for together in plans for k in executors(together)]
         needed += [s.kernel for together in plans for plan in together for s in plan.steps]
         jit.load_all(needed, progress)
+
+    @property
+    def storage(self) -> Storage | None:
+        """Which weights are kept in 16 bits, where that was asked for."""
+        precision = self._bank.precision
+        return None if precision == "float32" else storage(self.graph, precision)
 
     @property
     def arena_bytes(self) -> int:
@@ -239,7 +247,7 @@ class Program:
 
 def lower(
     graph: Graph, weights: Mapping[str, NDArray[Any]], threads: int | None = None, progress: jit.Progress | None = None,
-    *, exact: bool = False,
+    *, exact: bool = False, precision: str = "float32",
 ) -> Program:  # fmt: skip
     """Rewrite, plan and bind a graph for the CPU.
 
@@ -247,5 +255,8 @@ def lower(
     threads     at most so many (the processors this process may use, when None)
     progress    told of each kernel that has to be compiled
     exact       whether every convolution is computed by its definition, never by Winograd's algorithm
+    precision   of weights that a layer waits for: "float32", "float16" or "bfloat16"; see precision.py
+
+    Errors: DeviceError (precision-processor), WeightsError (weights-range).
     """
-    return Program(graph, weights, threads, progress, exact)
+    return Program(graph, weights, threads, progress, exact, precision)
