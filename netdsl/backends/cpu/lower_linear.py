@@ -215,9 +215,9 @@ class PackedConv:
     offsets: list[int]
     run: int
     group_offsets: list[int]
-    lanes: int  # channels of one block as packed
-    depth: int  # channel blocks that one tile of outputs reads
-    first: list[int]  # for each tile of outputs, its first channel block
+    lanes: int  # channels that are packed together: a block, or a part of it
+    depth: int  # parts that one tile of outputs reads
+    first: list[int]  # for each tile of outputs, its first part
     outputs: int  # of one tile
     stored: str | None = None  # "float16" or "bfloat16"; None: float32
 
@@ -246,18 +246,32 @@ def pack_conv(weight: LazyWeight, groups: int, x: View, cols: int, taps: Taps) -
     k, per_group = weight.shape[:2]
     outputs = cols * WIDTH
     tiles = math.ceil(k / outputs)
-    lanes = min(x.block, x.channels)
+    lanes = _lanes(x)
     ranges = []
     for t in range(tiles):
         low, high = t * outputs // (k // groups), (min(k, (t + 1) * outputs) - 1) // (k // groups)
         ranges.append((low * per_group // lanes, math.ceil((high + 1) * per_group / lanes)))
     depth = max(b - a for a, b in ranges)
-    first = [min(a, x.blocks - depth) for a, _ in ranges]
+    first = [min(a, math.ceil(x.channels / lanes) - depth) for a, _ in ranges]
     joined = taps.columns_touch and lanes == x.block and len(taps.columns) > 0
     columns: Sequence[int] = taps.columns[:1] if joined else taps.columns
-    offsets = [b * x.plane + h * x.row + w * x.pixel for b in range(depth) for h in taps.rows for w in columns]
+    offsets = [_part(x, lanes, b) + h * x.row + w * x.pixel for b in range(depth) for h in taps.rows for w in columns]
     run = lanes * (len(taps.columns) if joined else 1)
-    return PackedConv(weight, groups, offsets, run, [f * x.plane for f in first], lanes, depth, first, outputs)
+    starts = [_part(x, lanes, f) for f in first]
+    return PackedConv(weight, groups, offsets, run, starts, lanes, depth, first, outputs)
+
+
+def _lanes(x: View) -> int:
+    """Channels to take together: whole blocks, or halves of them where the last block is less than half full."""
+    half = x.block // 2
+    spared = x.blocks * x.block - half * math.ceil(x.channels / max(1, half))
+    return half if half > 1 and x.channels > x.block and 10 * spared > x.channels else min(x.block, x.channels)
+
+
+def _part(x: View, lanes: int, index: int) -> int:
+    """Where a part of so many channels lies, bytes from the first."""
+    parts = x.block // lanes if x.channels > lanes else 1
+    return index // parts * x.plane + index % parts * lanes * 4
 
 
 def _emit_winograd(plan: Planner, node: Node, m: int, op: Conv, x: View, y: View, end: Epilogue, work: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from netdsl.backends.cpu.machine import roof
-from netdsl.backends.cpu.program import F32, Plan, Program, Workspace
+from netdsl.backends.cpu.program import F32, Plan, Program, Workspace, places
 from netdsl.backends.cpu.threads import team
 from netdsl.backends.cpu.views import Address, Argument, Data, Port
 from netdsl.graph.ir import Graph
@@ -32,7 +32,8 @@ def profile(program: Program, inputs: Sequence[F32], rounds: int = 20) -> Profil
     workspace = Workspace(plan)
     shapes = [program.graph.nodes[o.node].type.shape for o in program.graph.outputs]
     outputs = [np.empty((images, *shape), np.float32) for shape in shapes]
-    calls = [_timed(lambda: workspace.run(inputs, outputs)) for _ in range(WARM_UP + rounds)]
+    workspace.bind(places(inputs), places(outputs))
+    calls = [_timed(workspace.go) for _ in range(WARM_UP + rounds)]
     seconds = _step_seconds(workspace, rounds)
     ceiling = roof(program.threads)
     macs, whole = _macs(program.graph, plan), sum(seconds) or 1.0

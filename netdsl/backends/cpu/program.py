@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from netdsl.passes import rewrite
 from netdsl.plan.memory import place_buffers
 
 F32 = NDArray[np.float32]
+Shape = tuple[int, ...]
+Place = tuple[int, int]  # of an array: address and bytes
 
 SLACK_BYTES = (
     128 * 1024
@@ -31,6 +34,7 @@ ARENA_BYTES = 1 << 30  # chosen: fewer images go together when their arena would
 WORK_PER_THREAD = 40_000  # chosen: multiply-accumulates (about half a microsecond) that repay a barrier
 WORK_TO_SHARE = 6_000_000  # chosen: a whole call with less (some 60 microseconds) stays on the caller's thread
 WORK_IN_PARTS = (500_000, 500_000_000)  # chosen: batches of so much work (6 us to 6 ms) are cut by images
+COPIED_BYTES = 64 * 1024  # chosen: arrays that take longer to locate (some 1.5 microseconds) than to copy
 PLANS_KEPT = 4  # chosen: batch sizes whose plans are kept
 
 
@@ -126,13 +130,13 @@ class Workspace:
             return 0
         return int(argument)
 
-    def bind(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+    def bind(self, inputs: Sequence[Place], outputs: Sequence[Place]) -> None:
         """Say where the caller's arrays are."""
         for position, port in self.ports:
-            self.words[position] = outputs[port.index] if port.is_output else inputs[port.index]
+            self.words[position], _ = outputs[port.index] if port.is_output else inputs[port.index]
 
-    def run(self, inputs: Sequence[F32], outputs: Sequence[F32]) -> None:
-        self.bind(_addresses(inputs), _addresses(outputs))
+    def go(self) -> None:
+        """Run all steps on the arrays that were bound."""
         team().run(self.table_address, self.steps, self.threads)
 
 
@@ -145,26 +149,57 @@ class Parts:
 
     def __init__(self, plans: Sequence[Plan]) -> None:
         self.parts = [Workspace(plan) for plan in plans]
+        self._images = sum(plan.images for plan in plans)
         self._tables = np.array([(w.table_address, w.steps) for w in self.parts], np.int64)
         self._words = np.array([self._tables.ctypes.data, len(plans)], np.int64)
         row = (jit.load(jit.EACH)[0], self._words.ctypes.data, len(plans), 1)
         self._table = np.array(row, np.int64)
 
-    def run(self, inputs: Sequence[F32], outputs: Sequence[F32]) -> None:
-        given, made = _addresses(inputs), _addresses(outputs)
-        sizes, results = [x[0].nbytes for x in inputs], [y[0].nbytes for y in outputs]
+    def bind(self, inputs: Sequence[Place], outputs: Sequence[Place]) -> None:
+        """Say where the caller's arrays are; each part gets its images of them."""
         first = 0
         for part in self.parts:
             part.bind(
-                [a + first * n for a, n in zip(given, sizes, strict=True)],
-                [a + first * n for a, n in zip(made, results, strict=True)],
+                [(at + first * size // self._images, size) for at, size in inputs],
+                [(at + first * size // self._images, size) for at, size in outputs],
             )
             first += part.plan.images
+
+    def go(self) -> None:
+        """Run all parts on the arrays that were bound."""
         team().run(self._table.ctypes.data, 1, len(self.parts))
 
 
-def _addresses(arrays: Sequence[F32]) -> list[int]:
-    return [a.__array_interface__["data"][0] for a in arrays]
+class Desk:
+    """What one call at a time of a batch needs: memory for its steps, and where the caller's arrays lie.
+
+    NumPy takes longer to tell where a small array lies than to copy it: if all are small, they are copied to and from
+    places that were bound once.
+    """
+
+    def __init__(self, plans: Sequence[Plan], shapes: tuple[Sequence[Shape], Sequence[Shape]]) -> None:
+        self._work = Workspace(plans[0]) if len(plans) == 1 else Parts(plans)
+        self._own: tuple[list[F32], list[F32]] | None = None
+        if 4 * sum(math.prod(s) for side in shapes for s in side) <= COPIED_BYTES:
+            self._own = [np.zeros(s, np.float32) for s in shapes[0]], [np.zeros(s, np.float32) for s in shapes[1]]
+            self._work.bind(places(self._own[0]), places(self._own[1]))
+
+    def run(self, inputs: Sequence[F32], outputs: Sequence[F32]) -> None:
+        """One call; results are written to `outputs`."""
+        if self._own is None:
+            self._work.bind(places(inputs), places(outputs))
+            self._work.go()
+            return
+        for own, x in zip(self._own[0], inputs, strict=True):
+            own[...] = x
+        self._work.go()
+        for y, own in zip(outputs, self._own[1], strict=True):
+            y[...] = own
+
+
+def places(arrays: Sequence[F32]) -> list[Place]:
+    """Where arrays lie."""
+    return [(a.__array_interface__["data"][0], a.nbytes) for a in arrays]
 
 
 class Program:
@@ -184,8 +219,9 @@ class Program:
         self.graph = rewrite(graph)
         self.threads = min(threads or available_threads(), available_threads())
         self._bank = WeightBank(weights, precision)
+        self._inputs = [spec.type.shape for spec in graph.inputs]
         self._shapes = [graph.nodes[o.node].type.shape for o in graph.outputs]
-        self._plans: OrderedDict[int, tuple[Sequence[Plan], list[Workspace | Parts]]] = OrderedDict()
+        self._plans: OrderedDict[int, tuple[Sequence[Plan], list[Desk]]] = OrderedDict()
         self.images_at_once = images_at_once(self.plan(1))
         self.prepare(1, progress)
 
@@ -213,8 +249,8 @@ class Program:
         plans, _ = self._idle(images)
         return plans[0] if len(plans) == 1 else make_plan(self.graph, self._bank, images, self.threads, self.exact)
 
-    def _idle(self, images: int) -> tuple[Sequence[Plan], list[Workspace | Parts]]:
-        """The plans of a batch's parts (one: all images together), and workspaces nobody uses now."""
+    def _idle(self, images: int) -> tuple[Sequence[Plan], list[Desk]]:
+        """The plans of a batch's parts (one: all images together), and desks nobody uses now."""
         found = self._plans.get(images)
         if found is None:
             made = make_plans(self.graph, self._bank, images, self.threads, self.exact)
@@ -238,11 +274,12 @@ class Program:
     def _run(self, images: int, inputs: Sequence[F32], outputs: Sequence[F32]) -> None:
         plans, idle = self._idle(images)
         try:
-            workspace = idle.pop()
+            desk = idle.pop()
         except IndexError:
-            workspace = Workspace(plans[0]) if len(plans) == 1 else Parts(plans)
-        workspace.run(inputs, outputs)
-        idle.append(workspace)
+            sides = self._inputs, self._shapes
+            desk = Desk(plans, ([(images, *s) for s in sides[0]], [(images, *s) for s in sides[1]]))
+        desk.run(inputs, outputs)
+        idle.append(desk)
 
 
 def lower(
