@@ -15,6 +15,7 @@ from fresh import in_fresh_process
 from how_it_runs import innermost
 from netdsl.backends import cpu, reference
 from netdsl.backends.cpu import target
+from netdsl.backends.cpu.ahead import kernels
 from netdsl.backends.cpu.jit import Kernel
 from netdsl.backends.cpu.precision import LEAST, check_precision, storage
 from netdsl.backends.cpu.target import WIDTH, host
@@ -119,6 +120,14 @@ def test_a_network_that_waits_for_no_memory_is_as_it_was() -> None:
     assert np.array_equal(program([x])[0], cpu.lower(graph, weights)([x])[0])
     assert str(program.storage) == "no layer waits for memory, so no weights are kept as bfloat16"
     assert cpu.lower(graph, weights).storage is None
+
+
+def test_what_is_warmed_is_what_runs() -> None:
+    graph = network(BODIES["of a vector"])
+    program = cpu.lower(graph, random_weights(graph, 0), 2, precision="bfloat16")
+    needed = {step.kernel for images in (1, 3) for step in program.plan(images).steps}
+    assert needed <= set(kernels(graph, 3, 2, "bfloat16"))
+    assert not needed <= set(kernels(graph, 3, 2))
 
 
 def test_what_float16_cannot_hold_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
