@@ -15,6 +15,7 @@ from netdsl.backends.cpu.jit import Kernel
 from netdsl.backends.cpu.pages import release
 from netdsl.backends.cpu.precision import stored_layers
 from netdsl.backends.cpu.target import WIDTH
+from netdsl.backends.cpu.tuned import choices
 from netdsl.backends.cpu.views import NO_HALO, Address, Argument, Data, Step, View, aligned, layout
 from netdsl.graph.ir import Graph, Node
 from netdsl.plan.residence import homes, spent_residuals
@@ -78,16 +79,24 @@ class WeightBank:
 
 
 class Planner:
-    """Collects the steps of one graph for `images` images, of a batch of `whole`, and up to `threads` threads."""
+    """Collects the steps of one graph for `images` images, of a batch of `whole`, and up to `threads` threads.
 
-    def __init__(self, graph: Graph, bank: WeightBank, images: int, threads: int, exact: bool, whole: int) -> None:
+    `winograd` says which convolutions Winograd's algorithm runs; None: those that it is faster for.
+    """
+
+    def __init__(
+        self, graph: Graph, bank: WeightBank, images: int, threads: int, exact: bool, whole: int,
+        winograd: Mapping[int, int] | None = None,
+    ) -> None:  # fmt: skip
         self.graph, self.bank, self.images, self.threads = graph, bank, images, threads
         self.views: dict[int, View] = {}
         self.flat_maps: dict[int, TensorType] = {}  # vectors that are maps left in blocked order, by node
         self.bytes: list[int] = []  # of each buffer
         self.steps: list[Step] = []
         self.stored = stored_layers(graph, bank.precision)
-        self.winograd = winograd_sizes(graph, whole, exact)
+        if winograd is None:
+            winograd = winograd_sizes(graph, whole, exact, {} if exact else choices(threads))
+        self.winograd = winograd
         self.halos = halos(graph, self.winograd)
         self.planar = planar_maps(graph, self.halos)
         fits = partial(may_lie, graph, self.halos)

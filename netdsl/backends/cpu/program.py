@@ -56,13 +56,15 @@ class Plan:
 
 
 def make_plan(
-    graph: Graph, bank: WeightBank, images: int, threads: int, exact: bool = False, whole: int | None = None
-) -> Plan:
+    graph: Graph, bank: WeightBank, images: int, threads: int, exact: bool = False, whole: int | None = None,
+    winograd: Mapping[int, int] | None = None,
+) -> Plan:  # fmt: skip
     """Plan a rewritten graph for a number of images and threads; `exact` keeps Winograd's algorithm out.
 
-    whole  images of the batch that these are a part of: algorithms are chosen for it
+    whole     images of the batch that these are a part of: algorithms are chosen for it
+    winograd  the patch size by node, where it is not to be chosen
     """
-    planner = Planner(graph, bank, images, threads, exact, whole or images)
+    planner = Planner(graph, bank, images, threads, exact, whole or images, winograd)
     plan_steps(planner)
     offsets, size = place_buffers(planner.bytes, [s.buffers() for s in planner.steps])
     if sum(s.work for s in planner.steps) < WORK_TO_SHARE:
@@ -206,7 +208,8 @@ class Program:
     """A network bound to its weights on the CPU.
 
     Call it with float32 C-contiguous arrays [N, ...], one for each input; it returns one for each output. It may be
-    called from several threads at once. The same input gives the same bits, whatever the number of threads.
+    called from several threads at once. The same input gives the same bits, whatever the number of threads (unless
+    `netdsl tune` found different algorithms fastest for them).
     `images_at_once` go through the layers together; a larger batch goes in turns.
     """
 

@@ -60,9 +60,14 @@ class Cut:
     cost: float
 
 
+def may_run_by_winograd(op: Conv, x: TensorType) -> bool:
+    """Whether a convolution is such as Winograd's algorithm computes."""
+    return (op.kernel, op.stride, op.dilation, op.groups) == ((3, 3), (1, 1), (1, 1), 1) and x.channels >= WIDTH
+
+
 def winograd_size(op: Conv, x: TensorType, images: int) -> int:
     """The m of the cheapest way to run a convolution, 0 for the direct kernel. Independent of threads."""
-    if (op.kernel, op.stride, op.dilation, op.groups) != ((3, 3), (1, 1), (1, 1), 1) or x.channels < WIDTH:
+    if not may_run_by_winograd(op, x):
         return 0
     y = op.infer(x)
     depth, blocks = math.ceil(x.channels / WIDTH), math.ceil(op.features / WIDTH)
