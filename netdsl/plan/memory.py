@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from types import MappingProxyType
 
 ALIGNMENT = 64  # bytes; a cache line, and the widest vector
 
@@ -44,10 +45,32 @@ def allocate(buffers: Sequence[Buffer]) -> tuple[list[int], int]:
     return offsets, total
 
 
-def place_buffers(sizes: Sequence[int], steps: Sequence[Set[int]]) -> tuple[list[int], int]:
-    """As `allocate`, for buffers of so many bytes that live from the first step that touches them to the last."""
+def place_buffers(
+    sizes: Sequence[int], steps: Sequence[Set[int]], lasting: Mapping[int, Hashable] = MappingProxyType({})
+) -> tuple[list[int], int]:
+    """As `allocate`, for buffers of so many bytes that live from the first step that touches them to the last.
+
+    lasting  buffers that keep something from one run of the steps to the next, each with what it keeps: they share
+             memory with nothing but later buffers that keep the same
+    """
     first, last = [len(steps)] * len(sizes), [0] * len(sizes)
     for i, touched in enumerate(steps):
         for b in touched:
             first[b], last[b] = min(first[b], i), max(last[b], i)
-    return allocate([Buffer(n, f, e) for n, f, e in zip(sizes, first, last, strict=True)])
+    buffers = [Buffer(n, f, e) for n, f, e in zip(sizes, first, last, strict=True)]
+    shared: dict[int, int] = {}  # lasting buffers that lie where another one does
+    kept: dict[Hashable, list[tuple[int, int]]] = {}  # (last step, buffer) of those with memory of their own
+    for b in sorted(lasting, key=lambda b: first[b]):
+        places = kept.setdefault((sizes[b], lasting[b]), [])
+        free = next((k for k, (end, _) in enumerate(places) if end < first[b]), None)
+        if free is None:
+            places.append((last[b], b))
+            buffers[b] = Buffer(sizes[b], 0, len(steps))
+        else:
+            shared[b] = places[free][1]
+            places[free] = last[b], shared[b]
+            buffers[b] = Buffer(0, 0, 0)
+    offsets, total = allocate(buffers)
+    for b, other in shared.items():
+        offsets[b] = offsets[other]
+    return offsets, total

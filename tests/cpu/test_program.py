@@ -175,6 +175,21 @@ def agrees(body: str, batch: int) -> None:
             np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("side", [6, 130])  # maps that keep their halos, and maps whose halos are cleared
+def test_halos_stay_zero_from_call_to_call(side: int) -> None:
+    body = f"repeat 5 {{ conv {WIDTH} 3x3 pad=1 }}\n depthwise 5x5 pad=2"
+    graph = build(f"netdsl 1\nnet sample {{\n  input x {WIDTH}x{side}x{side}\n{body}\n}}\n")
+    weights = random_weights(graph, 2)
+    program = cpu.lower(graph, weights, 2)
+    factories = [s.kernel.factory for s in program.plan(1).steps]
+    assert ("halo" in factories) == (side > 100 and WIDTH > 8)
+    x = np.random.default_rng(1).standard_normal((1, WIDTH, side, side)).astype(np.float32)
+    (expected,) = program([x])
+    assert np.isnan(program([np.full_like(x, np.nan)])[0]).all()
+    assert np.array_equal(program([x])[0], expected)
+    np.testing.assert_allclose(expected, reference.run(graph, weights, [x])[0], atol=1e-5 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("name", RESIDUALS)
 def test_residuals_are_overwritten_only_when_nobody_reads_them_later(name: str) -> None:
     agrees(RESIDUALS[name], batch=2)

@@ -305,13 +305,13 @@ def _emit_depthwise(
     rows = tile_for(y.width, 1).rows
     data = plan.bank.pack((node.path, "depthwise"), lambda: _pack_depthwise(plan, node, x.blocks))
     bias = plan.bank.pack((node.path, "bias", 1), lambda: _bias(plan, node, y.channels, 1))
-    offsets = [h * x.row + w * x.pixel for h in taps.rows for w in taps.columns]
+    lines = [h * x.row + taps.columns[0] * x.pixel for h in taps.rows]
     r = end.residual
     bands = min(y.height, max(1, math.ceil(4 * plan.threads / (plan.images * y.blocks)))) if plan.threads > 1 else 1
     plan.emit(
-        Kernel("conv", "depthwise", (rows, op.stride[1] * WIDTH, end.function)), node, work * WIDTH // 4,
-        x=Address(x), w=data, bias=bias, taps=table(offsets), n_taps=len(offsets), y=Address(y),
-        r=Address(r) if r else 0, limits=end.limits, images=plan.images, blocks=y.blocks, bands=bands,
+        Kernel("conv", "depthwise", (rows, op.stride[1] * WIDTH, op.kernel[1], op.dilation[1], end.function)), node,
+        work * WIDTH // 4, x=Address(x), w=data, bias=bias, lines=table(lines), n_lines=len(lines),
+        y=Address(y), r=Address(r) if r else 0, limits=end.limits, images=plan.images, blocks=y.blocks, bands=bands,
         height=y.height, width=y.width, x_image=x.image, x_plane=x.plane, x_row=op.stride[0] * x.row,
         **y.strides("y"), r_image=r.image if r else 0, r_plane=r.plane if r else 0, r_row=r.row if r else 0,
         r_pixel=r.pixel if r else 0,

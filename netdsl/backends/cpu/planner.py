@@ -23,6 +23,7 @@ from netdsl.tensor import TensorType
 
 F32 = NDArray[np.float32]
 
+LASTING_BYTES = 1 << 20  # chosen: of one image, a map whose halo is not cleared again
 SLAB_FLOATS = 4 << 20  # chosen: 16 MiB at a time
 
 
@@ -92,6 +93,7 @@ class Planner:
         self.views: dict[int, View] = {}
         self.flat_maps: dict[int, TensorType] = {}  # vectors that are maps left in blocked order, by node
         self.bytes: list[int] = []  # of each buffer
+        self.lasting: dict[int, tuple[int, ...]] = {}  # buffers whose halos stay clear, and where those lie
         self.steps: list[Step] = []
         self.stored = stored_layers(graph, bank.precision)
         if winograd is None:
@@ -112,7 +114,10 @@ class Planner:
         return replace(view, buffer=len(self.bytes) - 1)
 
     def output(self, index: int, work: int) -> View:
-        """The place of a node's result, with the halo its readers need (cleared by a step of its own).
+        """The place of a node's result, with the halo its readers need.
+
+        Small maps keep their halos: memory is clear at first, and only maps of the same form lie there later. Larger
+        ones would take much memory that way; theirs are cleared by a step of its own.
 
         A result that is joined with others lies within the joined tensor from the start; one that is added to a
         residual nobody reads later takes the residual's place.
@@ -136,8 +141,11 @@ class Planner:
         node = self.graph.nodes[index]
         block = 1 if index in self.planar else WIDTH
         halo = self.halos[index]
-        view = self.buffer(*layout(node.type, block, halo))
-        if halo != NO_HALO:
+        view, size = layout(node.type, block, halo)
+        view = self.buffer(view, size)
+        if halo != NO_HALO and size <= LASTING_BYTES:
+            self.lasting[view.buffer] = (*halo, view.image, view.plane, view.row, view.pixel)
+        elif halo != NO_HALO:
             top, left, bottom, right = halo
             self.emit(
                 Kernel("move", "halo"), node, work,

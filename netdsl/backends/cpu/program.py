@@ -66,7 +66,7 @@ def make_plan(
     """
     planner = Planner(graph, bank, images, threads, exact, whole or images, winograd)
     plan_steps(planner)
-    offsets, size = place_buffers(planner.bytes, [s.buffers() for s in planner.steps])
+    offsets, size = place_buffers(planner.bytes, [s.buffers() for s in planner.steps], planner.lasting)
     if sum(s.work for s in planner.steps) < WORK_TO_SHARE:
         threads = 1
     shares = [max(1, min(threads, s.work // WORK_PER_THREAD)) for s in planner.steps]

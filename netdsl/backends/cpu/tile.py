@@ -59,7 +59,8 @@ class Tile:
     start_rows(bias)              every vector of row m begins as the float at `bias + 4 * m` in all lanes
     outer(t, x, line, w)          t[l, m, n] += x[l * line + m * pixel] * w[n]: one step of a matrix product
     ask(w)                        ask early for a step's weights
-    inner(t, x, w)                t[0, m, 0] += x[m * pixel ...] * w, lane by lane (depthwise; one line, one column)
+    slide(taps, apart)(t, x, w)   t[0, m, 0] += sum over s of x[m * pixel + s * apart] * w[s], lane by lane: a row of a
+                                  depthwise filter, each input read once (one line, one column)
     add_from(t, at, ...)          t[l, m, n] += the vector at `at + l * line + m * row + n * col`
     clamp(t, low, high)           t limited to low .. high, vectors
     put(t, at, ...)               store the tile
@@ -171,22 +172,28 @@ class Tile:
 
         return ask
 
-    @property
-    def inner(self) -> Any:
-        kind, rows, pixel = self.type, self.rows, self.pixel
+    def slide(self, taps: int, apart: int) -> Any:
+        """The intrinsic that moves a row of a depthwise filter, `taps` cells `apart` vectors from each other, along."""
+        kind, rows, step = self.type, self.rows, self.pixel // WIDTH
 
         @intrinsic
-        def inner(typingctx: Any, t: Any, x: Any, w: Any) -> Any:
+        def slide(typingctx: Any, t: Any, x: Any, w: Any) -> Any:
             def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
                 value, x, w = args
-                for m in range(rows):
-                    b = emit_load(builder, emit_offset(builder, x, 4 * m * pixel), LLVM_VEC, 4)
-                    value = builder.insert_value(value, emit_fma(builder, b, w, builder.extract_value(value, m)), m)
+                weights = [
+                    emit_load(builder, emit_offset(builder, w, s * VECTOR_BYTES), LLVM_VEC, 4) for s in range(taps)
+                ]
+                meets = [(m * step + s * apart, m, s) for m in range(rows) for s in range(taps)]
+                for cell, group in itertools.groupby(sorted(meets), key=lambda meet: meet[0]):
+                    b = emit_load(builder, emit_offset(builder, x, cell * VECTOR_BYTES), LLVM_VEC, 4)
+                    for _, m, s in group:
+                        term = builder.extract_value(value, m)
+                        value = builder.insert_value(value, emit_fma(builder, b, weights[s], term), m)
                 return value
 
-            return kind(kind, types.intp, vec), codegen
+            return kind(kind, types.intp, types.intp), codegen
 
-        return inner
+        return slide
 
     @property
     def add_from(self) -> Any:

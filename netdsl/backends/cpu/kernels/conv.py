@@ -123,14 +123,18 @@ def make_conv(
     return conv
 
 
-def make_depthwise(rows: int, pixel: int, function: str | None) -> Callable[..., None]:
-    """One filter for each channel: a tile of rows output pixels x one channel block, weights [block][tap][c]."""
+def make_depthwise(rows: int, pixel: int, taps: int, apart: int, function: str | None) -> Callable[..., None]:
+    """One filter for each channel: a tile of rows output pixels x one channel block, weights [block][tap][c].
+
+    A filter's row has `taps` cells, `apart` input pixels from each other; inputs of neighbouring outputs lie `pixel`
+    floats apart. `lines` tells where the filter's rows start, bytes from an output pixel's origin.
+    """
     tile = Tile(rows, 1, pixel)
-    start, inner, add_from = tile.start, tile.inner, tile.add_from
+    start, slide, add_from = tile.start, tile.slide(taps, apart), tile.add_from
     finish = _finish(tile, function)
 
     def depthwise(  # type: ignore[no-untyped-def]
-        tid, nt, x, w, bias, taps, n_taps, y, r, limits, images, blocks, bands, height, width,
+        tid, nt, x, w, bias, lines, n_lines, y, r, limits, images, blocks, bands, height, width,
         x_image, x_plane, x_row, y_image, y_plane, y_row, y_pixel, r_image, r_plane, r_row, r_pixel,
     ):  # fmt: skip
         low, high, a = broadcast(limits), broadcast(limits + 4), broadcast(limits + 8)
@@ -141,13 +145,13 @@ def make_depthwise(rows: int, pixel: int, function: str | None) -> Callable[...,
             xb = x + image * x_image + block * x_plane
             yb = y + image * y_image + block * y_plane
             rb = r + image * r_image + block * r_plane
-            wb = w + block * n_taps * VECTOR_BYTES
+            wb = w + block * n_lines * taps * VECTOR_BYTES
             for p in range(height * band // bands, height * (band + 1) // bands):
                 for q in range(0, width, rows):
                     acc = start(bias + block * VECTOR_BYTES)
                     origin = xb + p * x_row + 4 * q * pixel
-                    for t in range(n_taps):
-                        acc = inner(acc, origin + i64(taps, t), load(wb + t * VECTOR_BYTES))
+                    for t in range(n_lines):
+                        acc = slide(acc, origin + i64(lines, t), wb + t * taps * VECTOR_BYTES)
                     yt = yb + p * y_row + q * y_pixel
                     rt = rb + p * r_row + q * r_pixel if r != 0 else 0
                     wide = min(rows, width - q)

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from netdsl.backends.cpu.simd import VECTOR_BYTES, WIDTH, load
+from netdsl.backends.cpu.simd import VECTOR_BYTES, WIDTH
 from netdsl.backends.cpu.tile import Tile
 
 
 def make_multiply_adds(chains: int) -> Callable[..., None]:
     """`steps` times `chains` multiply-adds of whole vectors on each thread. `out`: `chains` vectors for each thread."""
     row = Tile(1, chains, 0)
-    start, put, inner = row.start, row.put, Tile(chains, 1, 0).inner
+    start, put, add = row.start, row.put, Tile(chains, 1, 0).slide(1, 0)
 
     def multiply_adds(tid, nt, out, steps):  # type: ignore[no-untyped-def]
         at = out + tid * chains * VECTOR_BYTES
         sums = start(at)
-        factor = load(at)
         for _ in range(steps):
-            sums = inner(sums, at, factor)
+            sums = add(sums, at, at)
         put(sums, at, 0, 0, VECTOR_BYTES, 1, 1, chains)
 
     return multiply_adds
@@ -31,15 +30,14 @@ def make_multiply_adds(chains: int) -> Callable[..., None]:
 def make_read(chains: int) -> Callable[..., None]:
     """The threads together read `steps` times `chains` vectors that begin at `x`. `out` as above."""
     row = Tile(1, chains, 0)
-    start, put, inner = row.start, row.put, Tile(chains, 1, WIDTH).inner
+    start, put, add = row.start, row.put, Tile(chains, 1, WIDTH).slide(1, 0)
     stride = chains * VECTOR_BYTES
 
     def read(tid, nt, x, out, steps):  # type: ignore[no-untyped-def]
         at = out + tid * stride
         sums = start(at)
-        factor = load(at)
         for s in range(steps * tid // nt, steps * (tid + 1) // nt):
-            sums = inner(sums, x + s * stride, factor)
+            sums = add(sums, x + s * stride, at)
         put(sums, at, 0, 0, VECTOR_BYTES, 1, 1, chains)
 
     return read
