@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import algebra
 import half
 import ladder
 import memory
@@ -27,7 +28,7 @@ from netdsl.plots import plot_of_comparisons
 from peers import table
 from records import RESULTS, ROOT, Record, checked, read
 
-PROGRAMS = ("peers", "others", "startup", "memory", "scaling", "half", "ladder")
+PROGRAMS = ("peers", "others", "startup", "memory", "scaling", "half", "ladder", "algebra")
 SCRIPTS = {"others": "peers"}  # where the results are not named like the program
 FULL = {"peers": ["--networks", "headline"], "others": ["--networks", "others", "--batch", "1"]}
 QUICK = {
@@ -38,6 +39,7 @@ QUICK = {
     "scaling": ["--networks", "lenet5", "--rounds", "2", "--seconds", "0.1"],
     "half": ["--networks", "lenet5", "--batch", "1", "--rounds", "2"],
     "ladder": ["--convolutions", "16x8", "--rounds", "2"],
+    "algebra": ["--cases", "dense", "--rounds", "2"],
 }
 ROOFLINE = "resnet50"  # the network whose layers are drawn under the roof
 TOLERANCE = 0.1  # chosen: a ratio may fall by so much, as a busy machine makes it
@@ -173,6 +175,16 @@ One convolution on one thread, whose measured peak is {peak:.0f} GFLOP/s, from p
 """
 
 
+def algebra_text(record: Record) -> str:
+    table = markdown(algebra.COLUMNS, [algebra.cells(r) for r in record["results"]], left=2)
+    return f"""\
+Small networks without a [rewrite](docs/rewrites.md) of linear layers and with it, {record["results"][0]["threads"]} \
+threads, batch {record["results"][0]["batch"]}:
+
+{table}
+"""
+
+
 TEXTS: Mapping[str, tuple[str, Callable[[Record], str]]] = {
     "peers": ("Beside other engines", peers_text),
     "others": ("The other networks", others_text),
@@ -181,6 +193,7 @@ TEXTS: Mapping[str, tuple[str, Callable[[Record], str]]] = {
     "scaling": ("Threads and callers", scaling_text),
     "half": ("Weights in 16 bits", half_text),
     "ladder": ("From loops to Winograd", ladder_text),
+    "algebra": ("Linear layers rewritten", algebra_text),
 }
 
 
@@ -212,6 +225,8 @@ def ratios(name: str, record: Record) -> dict[str, float]:
     if name == "scaling":
         speedups = {f"{r['network']}, speed-up of {r['threads']} threads": r["speedup"] for r in results}
         return speedups | {f"{r['network']}, throughput of {r['callers']} callers": r["throughput"] for r in results}
+    if name == "algebra":
+        return {f"{r['case']}, without {r['rewrite']} / with": r["ratio"] for r in results}
     if name == "half":
         return {f"{r['network']}, batch {r['batch']}, {r['precision']} beside float32": r["ratio"]
                 for r in results if r["precision"] != "float32"}  # fmt: skip

@@ -29,7 +29,7 @@ class Roof:
 class Timed:
     """One step: a kernel called once.
 
-    path      of the network's layer; op: the layer's operator, such as conv or maxpool
+    path      of the network's layer, `a+b` of one made of several; op: the layer's operator, such as conv or maxpool
     seconds   median
     share     of the time of all steps, 0 to 1
     threads   that worked on it

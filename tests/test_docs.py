@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "docs/tutorial.md")
+DOCUMENTS = ("README.md", "docs/tutorial.md", "docs/rewrites.md")
 
 Block = tuple[str, dict[str, str], str, int]  # language, attributes, text, line
 
@@ -72,11 +72,11 @@ def test_every_block_runs(document: str, tmp_path: Path, monkeypatch: pytest.Mon
                 exec(compile("\n" * line + text, document, "exec"), names)
 
 
-def test_the_tutorial_and_the_readme_have_blocks() -> None:
+def test_the_documents_have_blocks() -> None:
     assert all(sum(1 for _ in blocks(document)) >= 3 for document in DOCUMENTS)
 
 
-@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/tutorial.md"])
+@pytest.mark.parametrize("document", [*DOCUMENTS, "ARCHITECTURE.md", "CHANGELOG.md"])
 def test_links_inside_the_project_lead_somewhere(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):

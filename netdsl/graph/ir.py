@@ -56,7 +56,20 @@ class Derived:
     shape: Shape
 
     def evaluate(self, read: Read) -> Array:
-        return self.function(*(None if p is None else p.evaluate(read) for p in self.parts))
+        """Parts first, and without recursion: rewrites of a long chain of layers nest as deep as it is long."""
+        todo: list[tuple[Weight | None, bool]] = [(self, False)]  # and whether the parts are made
+        made: list[Any] = []
+        while todo:
+            weight, ready = todo.pop()
+            if not isinstance(weight, Derived):
+                made.append(None if weight is None else weight.evaluate(read))
+            elif ready:
+                first = len(made) - len(weight.parts)
+                made[first:] = [weight.function(*made[first:])]
+            else:
+                todo += [(weight, True), *((part, False) for part in reversed(weight.parts))]
+        result: Array = made[0]
+        return result
 
 
 Weight = Stored | Constant | Derived

@@ -11,11 +11,13 @@ Pass = Callable[[Graph], Graph]
 
 
 def rebuilt(graph: Graph, changed: Mapping[int, Node], moved: Mapping[int, int]) -> Graph:
-    """The graph with some nodes changed and others dropped.
+    """The graph with some nodes changed and others dropped; the graph itself when none is.
 
     changed   new nodes by index; their `inputs` are still old indices
     moved     dropped nodes: whoever read `i` now reads `moved[i]` (which may itself be dropped)
     """
+    if not moved and all(node is graph.nodes[i] for i, node in changed.items()):
+        return graph
 
     def target(i: int) -> int:
         while i in moved:
@@ -27,7 +29,8 @@ def rebuilt(graph: Graph, changed: Mapping[int, Node], moved: Mapping[int, int])
     nodes = []
     for i in kept:
         node = changed.get(i, graph.nodes[i])
-        nodes.append(replace(node, inputs=tuple(position[target(j)] for j in node.inputs)))
+        inputs = tuple(position[target(j)] for j in node.inputs)
+        nodes.append(node if inputs == node.inputs else replace(node, inputs=inputs))
     return replace(
         graph,
         nodes=tuple(nodes),
@@ -40,3 +43,12 @@ def sole_readers(graph: Graph) -> dict[int, int]:
     """Nodes read by exactly one other node and by no output: {node: its reader}."""
     outputs = {o.node for o in graph.outputs}
     return {i: r[0] for i, r in enumerate(graph.consumers()) if len(r) == 1 and i not in outputs}
+
+
+def joint_path(first: str, last: str) -> str:
+    """The name of a layer made of two: both names, or where those were merged before, the outermost: `a+b`, `a+...+d`.
+
+    No two nodes get the same, as a layer is merged into one node only.
+    """
+    ends = f"{first.partition('+')[0]}+{last.rpartition('+')[2]}"
+    return ends.replace("+", "+...+") if "+" in first + last else ends

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import algebra
 import half
 import ladder
 import memory
@@ -20,6 +21,7 @@ import peers
 import records
 import scaling
 import startup
+from netdsl import passes
 from netdsl.benchmark import Comparison
 
 pytest.importorskip("onnxruntime")
@@ -113,6 +115,29 @@ def test_ladder(tmp_path: Path) -> None:
     record = written(out)
     assert [r["rung"] for r in record["results"]] == [*ladder.LOWER, *ladder.UPPER]
     assert all(0 <= r["error"] <= 1e-4 and r["flops"] > 0 for r in record["results"])
+
+
+def test_algebra(tmp_path: Path) -> None:
+    out = tmp_path / "algebra.json"
+    algebra.main(["--cases", "then dense;then scale", "--rounds", "1", "--threads", "1", "--out", str(out)])
+    chain, norm = written(out)["results"]
+    assert (chain["rewrite"], norm["rewrite"], chain["threads"]) == ("merge_chains", "fold_forward", 1)
+    assert chain["macs_with"] < chain["macs_without"] and norm["nodes_with"] < norm["nodes_without"]
+    assert all(r["error"] <= 1e-4 and r["ratio"] > 0 for r in (chain, norm))
+
+
+@pytest.mark.parametrize("case", algebra.CASES, ids=lambda case: case.name)
+def test_every_rewrite_that_is_measured_changes_its_network(case: algebra.Case) -> None:
+    with algebra.without(case.rewrite):
+        plain = passes.rewrite(case.graph)
+    rewritten = passes.rewrite(case.graph)
+    assert len(rewritten.nodes) < len(plain.nodes) and rewritten.macs <= plain.macs
+
+
+def test_an_unknown_case_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        algebra.main(["--cases", "nothing of the kind"])
+    assert "no case has nothing of the kind in its name; there are 3x3, then 1x1;" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("m", [0, 2, 4, 6])

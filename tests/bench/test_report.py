@@ -51,7 +51,10 @@ def samples() -> dict[str, Record]:
                "same_class": 1.0, "weights": None}
               for precision, ratio in (("float32", 1.0), ("bfloat16", 1.6))]  # fmt: skip
     halves.append(halves[0] | {"engine": "onnxruntime", "dense_seconds": None, "dense_ratio": None, "ratio": 0.9})
+    chain = {"case": "3x3, then 1x1", "rewrite": "merge_chains", "batch": 1, "threads": 2, "macs_without": 25 * 10**6,
+             "macs_with": 10**7, "seconds_without": 3e-4, "seconds_with": 2e-4, "ratio": 1.5}  # fmt: skip
     return {
+        "algebra": record([chain], rounds=30),
         "peers": record(peers, threads=2, rounds=30, means=[{"batch": 1, "networks": 1, "mean": 2.0, "target": 1.5}]),
         "others": record([comparison("nin", 1, 2e-3, 3e-3)], threads=2, rounds=5, means=[]),
         "startup": record(starts, network="resnet18", threads=2),
@@ -88,6 +91,7 @@ def test_the_readme_says_what_was_measured(results: Path, readme: Path) -> None:
     assert "| nin | 1 | 1 | 2 | 3 | onnxruntime | 2.00 | 1 |" in text
     assert "unet, batch 1: ncnn: it knows no such layer" in text
     assert "| netdsl run, later | 0.50 |" in text
+    assert "| 3x3, then 1x1 | merge_chains | 25.0 | 10.0 | 300 | 200 | 1.50 |" in text
     assert "| resnet18 | 220.0 | 200.0 | 1.10 | 9.0 | 46.0 |" in text
     assert "| alexnet | 1 | netdsl, bfloat16 | 6.25 | 1.60 | 3.12 | 1.60 | 2e-03 | 100% |" in text
     for match in re.finditer(r"(?m)^(\|.*\|)\n(\| -.*\|)\n", text):
@@ -136,7 +140,9 @@ def test_another_best_peer_is_compared_all_the_same() -> None:
     assert len(report.fallen("peers", samples()["peers"], fresh)) == 1
 
 
-@pytest.mark.parametrize(("name", "key", "value"), [("memory", "ratio", 1.5), ("scaling", "throughput", 0.5)])
+@pytest.mark.parametrize(
+    ("name", "key", "value"), [("memory", "ratio", 1.5), ("scaling", "throughput", 0.5), ("algebra", "ratio", 1.2)]
+)
 def test_other_ratios_are_checked(name: str, key: str, value: float) -> None:
     fresh = samples()[name]
     fresh["results"][0][key] = value

@@ -16,7 +16,7 @@ from netdsl.backends.cpu.program import MAX_IMAGES
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.graph.build import build
 from netdsl.weights import random_weights
-from tangles import CONCATS, RESIDUALS, SPECIAL, kept_by
+from tangles import CONCATS, RESIDUALS, REWRITTEN, SPECIAL, kept_by
 
 TEXT = """netdsl 1
 net small {
@@ -193,6 +193,12 @@ def test_halos_stay_zero_from_call_to_call(side: int) -> None:
 @pytest.mark.parametrize("name", RESIDUALS)
 def test_residuals_are_overwritten_only_when_nobody_reads_them_later(name: str) -> None:
     agrees(RESIDUALS[name], batch=2)
+
+
+@pytest.mark.parametrize("name", REWRITTEN)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_linear_layers_that_are_put_together(name: str, batch: int) -> None:
+    agrees(REWRITTEN[name], batch)
 
 
 def test_a_dense_block_copies_nothing() -> None:

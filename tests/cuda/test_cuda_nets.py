@@ -11,7 +11,7 @@ from netdsl.backends.cuda.views import LANES
 from netdsl.graph.build import build
 from netdsl.graph.ir import Graph
 from netdsl.weights import random_weights
-from tangles import CONCATS, RESIDUALS, SPECIAL, kept_by
+from tangles import CONCATS, RESIDUALS, REWRITTEN, SPECIAL, kept_by
 
 SMALL = "netdsl 1\nnet sample {{\n  input x {size}\n{body}\n}}\n"
 
@@ -61,6 +61,11 @@ def test_branches_write_into_the_joined_tensor(simulate: Simulator, name: str) -
 @pytest.mark.parametrize("name", RESIDUALS)
 def test_residuals_are_overwritten_only_when_nobody_reads_them_later(simulate: Simulator, name: str) -> None:
     agrees(simulate, network(kept_by(LANES, RESIDUALS[name])))
+
+
+@pytest.mark.parametrize("name", REWRITTEN)
+def test_linear_layers_that_are_put_together(simulate: Simulator, name: str) -> None:
+    agrees(simulate, network(REWRITTEN[name]))
 
 
 @pytest.mark.parametrize("name", SPECIAL)

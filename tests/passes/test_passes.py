@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from netdsl.backends import reference
+from netdsl.graph import library
 from netdsl.graph.build import build
 from netdsl.graph.ir import Graph
+from netdsl.graph.verify import verify
 from netdsl.ops.activation import Relu, Tanh
 from netdsl.ops.conv import Conv
 from netdsl.ops.join import Add
@@ -28,7 +30,7 @@ SAMPLES = {
     "grouped deconv": ("deconv 6 3x3 stride=2 groups=2 bias=no | batchnorm", 2),
     "dense": ("flatten | dense 7 | batchnorm | tanh", 3),
     "residual": ("residual { conv 4 3x3 pad=1 | batchnorm }\n relu", 2),
-    "projection": ("residual { conv 6 3x3 pad=1 | batchnorm } skip down { conv 6 1x1 | batchnorm }\n relu6", 3),
+    "projection": ("residual { conv 6 3x3 pad=1 | batchnorm } skip down { tanh | conv 6 1x1 | batchnorm }\n relu6", 4),
     "dropout": ("conv 8 3x3 | dropout | relu", 2),
     "filter": ("kernel [[0,1,2],[3,4,5],[6,7,8]] flip=yes | relu", 2),
     "read twice": ("a: conv 4 3x3 pad=1\n batchnorm\n add a", 4),
@@ -83,3 +85,19 @@ def test_rewriting_changes_neither_the_graph_nor_its_costs() -> None:
     before = graph.nodes
     assert rewrite(graph).macs == graph.macs
     assert graph.nodes is before and len(before) == 4
+
+
+@pytest.mark.parametrize("name", library.names())
+def test_no_network_that_ships_costs_more(name: str) -> None:
+    graph = build(name)
+    rewritten = rewrite(graph)
+    verify(rewritten)
+    assert rewritten.macs <= graph.macs or "filters" in name  # fixed filters become convolutions, which count
+
+
+@pytest.mark.parametrize("body", ["scale", "1x1 4", "residual { 1x1 4 }"])
+def test_a_chain_of_any_length_can_be_evaluated(body: str) -> None:
+    graph = net(f"1x1 4\n repeat 1200 {{ {body} }}")
+    (made,) = rewrite(graph).nodes[1:]
+    weights = {n: np.zeros(w.shape) for n, w in random_weights(graph, 3).items()}
+    assert not made.weights["weight"].evaluate(weights.__getitem__).any()

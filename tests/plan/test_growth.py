@@ -14,6 +14,7 @@ from netdsl.graph.build import build
 BODIES = {
     "residual": "residual { conv 16 3x3 pad=1 | batchnorm | relu | conv 16 3x3 pad=1 | batchnorm }\n relu",
     "dense block": "branches concat { skip\n batchnorm | relu | conv 16 3x3 pad=1 }\n conv 16 1x1",
+    "linear": "1x1 16\n residual { conv 16 3x3 pad=1 }",
     "chain": "depthwise 3x3 pad=1 | batchnorm | relu6 | conv 16 1x1 | batchnorm | maxpool 3x3 pad=1",
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netdsl.plan.memory import ALIGNMENT, Buffer, allocate, place_buffers
@@ -10,6 +10,7 @@ from netdsl.plan.memory import ALIGNMENT, Buffer, allocate, place_buffers
 LIVES = st.tuples(st.integers(0, 300), st.integers(0, 12), st.integers(0, 5))
 
 
+@settings(deadline=None)
 @given(st.lists(LIVES, max_size=24))
 def test_living_buffers_never_overlap(lives: list[tuple[int, int, int]]) -> None:
     buffers = [Buffer(size, first, first + length) for size, first, length in lives]

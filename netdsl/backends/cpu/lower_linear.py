@@ -307,7 +307,8 @@ def _emit_depthwise(
     bias = plan.bank.pack((node.path, "bias", 1), lambda: _bias(plan, node, y.channels, 1))
     lines = [h * x.row + taps.columns[0] * x.pixel for h in taps.rows]
     r = end.residual
-    bands = min(y.height, max(1, math.ceil(4 * plan.threads / (plan.images * y.blocks)))) if plan.threads > 1 else 1
+    # rows of an image that a thread made by the convolution before are best read by the same thread
+    bands = plan.threads if plan.images % plan.threads and y.height >= 8 * plan.threads else 1
     plan.emit(
         Kernel("conv", "depthwise", (rows, op.stride[1] * WIDTH, op.kernel[1], op.dilation[1], end.function)), node,
         work * WIDTH // 4, x=Address(x), w=data, bias=bias, lines=table(lines), n_lines=len(lines),

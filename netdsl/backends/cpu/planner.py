@@ -23,7 +23,7 @@ from netdsl.tensor import TensorType
 
 F32 = NDArray[np.float32]
 
-LASTING_BYTES = 1 << 20  # chosen: of one image, a map whose halo is not cleared again
+LASTING_BYTES = 1 << 20  # chosen: of a map whose halo is not cleared again
 SLAB_FLOATS = 4 << 20  # chosen: 16 MiB at a time
 
 
@@ -143,7 +143,7 @@ class Planner:
         halo = self.halos[index]
         view, size = layout(node.type, block, halo)
         view = self.buffer(view, size)
-        if halo != NO_HALO and size <= LASTING_BYTES:
+        if halo != NO_HALO and size * self.images <= LASTING_BYTES:
             self.lasting[view.buffer] = (*halo, view.image, view.plane, view.row, view.pixel)
         elif halo != NO_HALO:
             top, left, bottom, right = halo

@@ -140,8 +140,8 @@ def make_depthwise(rows: int, pixel: int, taps: int, apart: int, function: str |
         low, high, a = broadcast(limits), broadcast(limits + 4), broadcast(limits + 8)
         units = images * blocks * bands
         for unit in range(units * tid // nt, units * (tid + 1) // nt):
-            band, image_block = unit % bands, unit // bands
-            block, image = image_block % blocks, image_block // blocks
+            block, image_band = unit % blocks, unit // blocks
+            band, image = image_band % bands, image_band // bands
             xb = x + image * x_image + block * x_plane
             yb = y + image * y_image + block * y_plane
             rb = r + image * r_image + block * r_plane
