@@ -1,4 +1,4 @@
-"""`netdsl tune`. What is measured is left to tests/cpu/test_tune.py; nothing here depends on times."""
+"""`netdsl tune`. What is measured is left to tests/cpu/test_tuning.py; nothing here depends on times."""
 
 from __future__ import annotations
 
