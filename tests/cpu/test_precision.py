@@ -30,7 +30,7 @@ from test_halves import WIDENED
 HALVES = ["bfloat16", pytest.param("float16", marks=pytest.mark.skipif(not host().widens_float16, reason="no F16C"))]
 BODIES = {
     "of a vector": "input x 1201x1x1\n  flatten | dense 131 | relu",
-    "of a map": "input x 19x5x7\n  conv 21 3x3 | flatten | dense 427 | tanh | dense 400 | dense 5",
+    "of a map": "input x 19x5x7\n  conv 21 3x3 | relu | flatten | dense 427 | tanh | dense 400 | relu | dense 5",
     "with a residual": "input x 370x1x1\n  flatten\n  residual { dense 370 | relu | dense 370 }\n  relu",
 }
 
