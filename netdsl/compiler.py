@@ -149,7 +149,7 @@ def tune(
     rounds: int = 20,
     progress: Progress | None = None,
 ) -> Tuning:
-    """Measure which algorithm runs each 3x3 convolution of a network fastest on this CPU, and keep that.
+    """Measure which algorithm runs each convolution of a network fastest on this CPU, and keep that.
 
     It is kept in the user's cache folder. Networks that are compiled afterwards, here and in other processes, for the
     same number of threads and images, take the choices that were kept. The weights are random: they do not change how

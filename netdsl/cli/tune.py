@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 def command(
     net: str, batch: int, threads: int | None, rounds: int, settings: dict[str, Any], as_json: bool
 ) -> None:  # fmt: skip
-    """Measure which algorithm runs each 3x3 convolution of NET fastest on this CPU, and keep the choices.
+    """Measure which algorithm runs each convolution of NET fastest on this CPU, and keep the choices.
 
     A model chooses without being asked; this measures instead, for a number of threads and images, and keeps what saves
-    more than 3 % of a layer's time, if the whole network gains. Networks with the same layers share choices.
+    more than 3 % of a layer's time, if the whole network gains. Networks with the same layers share choices. F(m) is
+    Winograd's algorithm for m x m outputs at a time.
     NETDSL_CACHE names the folder they are kept in.
     """
     from netdsl.compiler import tune
@@ -39,7 +40,7 @@ def command(
     if not found.layers:
         click.echo(f"{found.network} has no convolution that there are several ways to run")
         return
-    headings = ("layers", "convolution", "direct ms", "F(2,3) ms", "F(4,3) ms", "F(6,3) ms", "default", "best", "gain")
+    headings = ("layers", "convolution", "direct ms", "F(2) ms", "F(4) ms", "F(6) ms", "default", "best", "gain")
     console.print_table(headings, [_cells(layer) for layer in found.layers], numbers=(2, 3, 4, 5, 8))
     threads_text = f"{found.threads} thread{'s' * (found.threads > 1)}"
     times = f"{found.before * 1e3:.3f} ms before, {found.after * 1e3:.3f} ms now"
@@ -57,4 +58,4 @@ def _cells(layer: Layer) -> tuple[str, ...]:
 
 
 def _way(m: int) -> str:
-    return f"F({m},3)" if m else "direct"
+    return f"F({m})" if m else "direct"

@@ -16,7 +16,7 @@ net sample {
   conv 32 3x3 pad=1 | relu
 }
 """
-GEOMETRY = "16x12x12 to 32, pad 1,1,1,1, batch 1"
+GEOMETRY = "3x3 from 16x12x12 to 32, pad 1,1,1,1, batch 1"
 
 
 @pytest.fixture(autouse=True)

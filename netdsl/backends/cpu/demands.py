@@ -8,7 +8,7 @@ from types import MappingProxyType
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.tuned import geometry
 from netdsl.backends.cpu.views import NO_HALO, Halo
-from netdsl.backends.cpu.winograd import may_run_by_winograd, winograd_halo, winograd_size
+from netdsl.backends.cpu.winograd import ways_to_run, winograd_halo, winograd_size
 from netdsl.graph.ir import Graph
 from netdsl.ops.base import Input
 from netdsl.ops.conv import Conv
@@ -36,8 +36,8 @@ def winograd_sizes(
     for i, node in enumerate(graph.nodes):
         if isinstance(node.op, Conv):
             x = graph.nodes[node.inputs[0]].type
-            m = measured.get(geometry(node.op, x, images)) if may_run_by_winograd(node.op, x) else 0
-            sizes[i] = winograd_size(node.op, x, images) if m is None else m
+            m = measured.get(geometry(node.op, x, images))
+            sizes[i] = m if m in ways_to_run(node.op, x) else winograd_size(node.op, x, images)
     return {i: m for i, m in sizes.items() if m}
 
 

@@ -276,22 +276,23 @@ def _part(x: View, lanes: int, index: int) -> int:
 
 def _emit_winograd(plan: Planner, node: Node, m: int, op: Conv, x: View, y: View, end: Epilogue, work: int) -> None:
     down, across = math.ceil(y.height / m), math.ceil(y.width / m)
-    cut = winograd_cut(m, x.blocks, y.blocks, plan.images * down * across, plan.threads)
+    size = op.kernel[0]
+    cut = winograd_cut(m, size, x.blocks, y.blocks, plan.images * down * across, plan.threads)
     tile, patches = tile_for(cut.patches, y.blocks), cut.patches
     groups = math.ceil(y.blocks / tile.cols)
     data = plan.bank.pack(
         (node.path, "winograd", m, tile.cols),
         lambda: pack_winograd(plan.bank.required(node, "weight"), m, tile.cols, plan.bank.empty),
     )
-    cells, vector, r = (m + 2) ** 2, 4 * WIDTH, end.residual
-    size = vector * (2 * cells + cells * (x.blocks + tile.cols * cut.together) * patches + 32)
-    scratch = plan.thread_scratch(-(-size // 64) * 64)
+    cells, vector, r = (m + size - 1) ** 2, 4 * WIDTH, end.residual
+    room = vector * (2 * cells + cells * (x.blocks + tile.cols * cut.together) * patches + 32)
+    scratch = plan.thread_scratch(-(-room // 64) * 64)
     corner = Address(x, -op.pad[0] * x.row - op.pad[1] * x.pixel)
     plan.emit(
-        Kernel("winograd", "winograd", (m, tile.rows, tile.cols, end.function)), node, work,
+        Kernel("winograd", "winograd", (m, size, tile.rows, tile.cols, end.function)), node, work,
         x=corner, u=data, bias=plan.bank.pack((node.path, "bias", 1), lambda: _bias(plan, node, y.channels, 1)),
         y=Address(y), r=Address(r) if r else 0, limits=end.limits, zeros=Data(np.zeros(tile.cols * WIDTH, np.float32)),
-        scratch=Address(scratch), scratch_bytes=-(-size // 64) * 64, images=plan.images, down=down, across=across,
+        scratch=Address(scratch), scratch_bytes=-(-room // 64) * 64, images=plan.images, down=down, across=across,
         depth=x.blocks, span=max(1, SPAN_BYTES // (tile.cols * 4 * WIDTH**2)), groups=groups, blocks=y.blocks,
         patches=patches, chunks=cut.chunks, together=cut.together, height=y.height, width=y.width,
         **x.strides("x"), **y.strides("y"), r_image=r.image if r else 0, r_plane=r.plane if r else 0,

@@ -1,9 +1,9 @@
 """Measuring which algorithm runs each convolution of a network fastest on this machine.
 
-The whole network is planned once for each way of running a 3x3 convolution of stride 1. The plans take turns, step by
-step, so that each layer finds the caches as its neighbours leave them. A layer's choice changes only where that saves
-LEAST_GAIN of its time, and all changes are dropped where the whole network is no faster with them: what is kept is
-never slower than the default, as measured.
+The whole network is planned once for each way of running a convolution, direct or one of Winograd's. The plans take
+turns, step by step, so that each layer finds the caches as its neighbours leave them. A layer's choice changes only
+where that saves LEAST_GAIN of its time, and all changes are dropped where the whole network is no faster with them:
+what is kept is never slower than the default, as measured.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from netdsl.backends.cpu.demands import winograd_sizes
 from netdsl.backends.cpu.planner import WeightBank
 from netdsl.backends.cpu.program import Workspace, executors, images_at_once, make_plan, places
 from netdsl.backends.cpu.threads import available_threads, team
-from netdsl.backends.cpu.winograd import may_run_by_winograd
+from netdsl.backends.cpu.winograd import ways_to_run
 from netdsl.graph.ir import Graph
 from netdsl.ops.conv import Conv
 from netdsl.passes import rewrite
@@ -31,7 +31,9 @@ from netdsl.passes import rewrite
 LEAST_GAIN = 0.03  # chosen: two runs of the same differ by about as much
 WARM_UP = 2  # chosen: rounds that do not count
 ROW_BYTES = 32  # of one step in a workspace's table
-TRIED = (0, 2, 4)  # for every layer; F(6,3), whose error is largest, only where the model chose it
+MOST_POINTS = (
+    6  # m + r - 1 of algorithms tried; those with more, whose error is larger, only where the model chose them
+)
 
 Timer = Callable[[Workspace, int | None], float]  # seconds of a step of a workspace, or (None) of all
 
@@ -40,7 +42,7 @@ Timer = Callable[[Workspace, int | None], float]  # seconds of a step of a works
 class Layer:
     """Convolutions of one geometry.
 
-    default, best  0: direct; m: Winograd's F(m x m, 3 x 3)
+    default, best  0: direct; m: Winograd's F(m x m, r x r)
     seconds        of all of them together in a call, by way to run them
     """
 
@@ -98,9 +100,13 @@ def tune(
     if not bench.where:
         return Tuning(graph.name, bench.images, threads, (), 0.0, 0.0, file)
     default = winograd_sizes(bench.graph, bench.images, False)
-    ways = {m: bench.workspace(_sizes(bench.where, default, m), progress) for m in {*TRIED, *default.values()}}
+    tried = {i: bench.tried(i, default.get(i, 0)) for i in bench.where}
+    ways = {
+        m: bench.workspace({i: m if m in tried[i] else default.get(i, 0) for i in tried}, progress)
+        for m in sorted({m for some in tried.values() for m in some})
+    }
     times = _step_times(ways, [bench.graph.nodes[i].path for i in bench.where], rounds, timer, progress)
-    layers = _layers(bench, default, times)
+    layers = _layers(bench, default, tried, times)
     chosen = {i: m for layer in layers for i in bench.nodes(layer) if (m := layer.best)}
     before, after = _whole_times([bench.workspace(default), bench.workspace(chosen, progress)], rounds, timer)
     if after >= before:
@@ -112,7 +118,7 @@ def tune(
 
 
 class Bench:
-    """A network with its weights and noise to run on, and where its 3x3 convolutions of stride 1 are.
+    """A network with its weights and noise to run on, and where its convolutions with several ways to run are.
 
     where  the geometry of those by node
     """
@@ -123,19 +129,27 @@ class Bench:
         self.where = {
             i: tuned.geometry(node.op, x, self.images)
             for i, node in enumerate(graph.nodes)
-            if isinstance(node.op, Conv) and may_run_by_winograd(node.op, x := graph.nodes[node.inputs[0]].type)
+            if isinstance(node.op, Conv) and len(ways_to_run(node.op, x := graph.nodes[node.inputs[0]].type)) > 1
         }
         rng = np.random.default_rng(0)
         shapes = [(self.images, *spec.type.shape) for spec in graph.inputs]
         self._inputs = [rng.standard_normal(shape, np.float32) for shape in shapes]
         self._outputs = [np.empty((self.images, *graph.nodes[o.node].type.shape), np.float32) for o in graph.outputs]
 
+    def tried(self, index: int, default: int) -> list[int]:
+        """The ways that are measured for a convolution."""
+        node = self.graph.nodes[index]
+        assert isinstance(node.op, Conv)
+        ways = ways_to_run(node.op, self.graph.nodes[node.inputs[0]].type)
+        return [m for m in ways if m + node.op.kernel[0] - 1 <= MOST_POINTS or m == default]
+
     def nodes(self, layer: Layer) -> list[int]:
         return [i for i, geometry in self.where.items() if geometry == layer.geometry]
 
     def workspace(self, winograd: Mapping[int, int], progress: jit.Progress | None = None) -> Workspace:
-        """The network with Winograd's patch sizes by node, ready to run as a whole or step by step."""
-        plan = make_plan(self.graph, self._bank, self.images, self._threads, winograd=winograd)
+        """The network with a way to run each convolution by node, ready to run as a whole or step by step."""
+        sizes = {i: m for i, m in winograd.items() if m}
+        plan = make_plan(self.graph, self._bank, self.images, self._threads, winograd=sizes)
         told = progress and (lambda kernel, done, total: progress("compiling kernels", done, total))
         jit.load_all([*executors([plan]), *(step.kernel for step in plan.steps)], told)
         workspace = Workspace(plan)
@@ -144,20 +158,17 @@ class Bench:
         return workspace
 
 
-def _sizes(where: Iterable[int], default: Mapping[int, int], m: int) -> dict[int, int]:
-    """Every convolution run with patch size m; where the model alone may choose that, as the model chooses."""
-    sizes = {i: m if m in TRIED else default.get(i, 0) for i in where}
-    return {i: size for i, size in sizes.items() if size}
-
-
-def _layers(bench: Bench, default: Mapping[int, int], times: Mapping[int, Mapping[str, float]]) -> tuple[Layer, ...]:
+def _layers(
+    bench: Bench, default: Mapping[int, int], tried: Mapping[int, Iterable[int]],
+    times: Mapping[int, Mapping[str, float]],
+) -> tuple[Layer, ...]:  # fmt: skip
     """What was measured and what is best, by geometry."""
     layers = []
     for geometry in dict.fromkeys(bench.where.values()):
         same = [i for i, g in bench.where.items() if g == geometry]
         paths = tuple(bench.graph.nodes[i].path for i in same)
         own = default.get(same[0], 0)
-        seconds = {m: sum(of[path] for path in paths) for m, of in times.items() if m in (*TRIED, own)}
+        seconds = {m: sum(times[m][path] for path in paths) for m in tried[same[0]]}
         best = min(seconds, key=lambda m: seconds[m])
         best = best if seconds[best] < (1 - LEAST_GAIN) * seconds[own] else own
         layers.append(Layer(geometry, paths, own, best, seconds))

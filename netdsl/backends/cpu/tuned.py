@@ -16,14 +16,13 @@ from netdsl.backends.cpu import jit
 from netdsl.ops.conv import Conv
 from netdsl.tensor import TensorType
 
-SIZES = (0, 2, 4, 6)  # 0: the direct kernel; m: Winograd's F(m x m, 3 x 3)
 MOST_BYTES = 1 << 20  # chosen: of a file; some ten thousand geometries
 
 
 def geometry(op: Conv, x: TensorType, images: int) -> str:
-    """What the fastest way to run a 3x3 convolution of stride 1 depends on, in words."""
-    pad = ",".join(map(str, op.pad))
-    return f"{x.channels}x{x.height}x{x.width} to {op.features}, pad {pad}, batch {images}"
+    """What the fastest way to run a convolution of stride 1 depends on, in words."""
+    kernel, pad = "x".join(map(str, op.kernel)), ",".join(map(str, op.pad))
+    return f"{kernel} from {x.channels}x{x.height}x{x.width} to {op.features}, pad {pad}, batch {images}"
 
 
 def path(threads: int) -> Path:
@@ -32,7 +31,7 @@ def path(threads: int) -> Path:
 
 
 def choices(threads: int) -> dict[str, int]:
-    """One of SIZES by geometry, as it was found with so many threads."""
+    """By geometry, the m of Winograd's F(m x m, r x r) or 0 for the direct kernel, as found with so many threads."""
     file = path(threads)
     try:
         if file.stat().st_size > MOST_BYTES:
@@ -42,7 +41,7 @@ def choices(threads: int) -> dict[str, int]:
         return {}
     if not isinstance(found, dict):
         return {}
-    return {where: m for where, m in found.items() if type(m) is int and m in SIZES}
+    return {where: m for where, m in found.items() if type(m) is int}
 
 
 def keep(threads: int, found: Mapping[str, int], measured: Iterable[str]) -> Path:

@@ -1,4 +1,4 @@
-"""Winograd's minimal filtering F(m x m, 3 x 3): when it pays, how it is shared, and the packing of its weights."""
+"""Winograd's minimal filtering F(m x m, r x r): when it pays, how it is shared, and the packing of its weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from netdsl.backends.cpu.kernels.matrices import WEIGHT
+from netdsl.backends.cpu.kernels.matrices import weight as weight_matrix
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.tiles import L2_BYTES, tile_for
 from netdsl.ops.conv import Conv
@@ -23,30 +23,32 @@ SMALL_PRODUCT = 1 << 18
 
 
 def pack_winograd(weight: F32, m: int, cols: int, empty: Callable[[int], F32]) -> F32:
-    """[K, C, 3, 3] transformed in float64 to [tile of outputs][(m+2)^2][C][outputs of the tile], zeros at the edges.
+    """[K, C, r, r] transformed in float64 to [tile of outputs][n^2][C][outputs of the tile], zeros at the edges.
 
     empty  gives room for so many floats
     """
-    g = np.array(WEIGHT[m], np.float64)
-    k, c = weight.shape[:2]
-    outputs, cells = cols * WIDTH, (m + 2) ** 2
+    k, c, r = weight.shape[:3]
+    g = np.array(weight_matrix(m, r), np.float64)
+    outputs, cells = cols * WIDTH, len(g) ** 2
     tiles, depth = -(-k // outputs), -(-c // WIDTH) * WIDTH
-    together = next(n for n in (16, 8, 4, 2, 1) if n == 1 or 9 * cells * n * outputs <= SMALL_PRODUCT)  # channels
+    together = next(n for n in (16, 8, 4, 2, 1) if n == 1 or r * r * cells * n * outputs <= SMALL_PRODUCT)  # channels
     packed = empty(tiles * cells * depth * outputs).reshape(tiles, cells, depth // together, -1)
     kron = np.kron(g, g)  # one product for both sides: vec(G w G^T) = (G x G) vec(w)
-    rows = np.zeros((outputs, depth, 9), np.float32)
+    rows = np.zeros((outputs, depth, r * r), np.float32)
     for t, place in enumerate(packed):
         count = min(outputs, k - t * outputs)
-        rows[:count, :c] = weight[t * outputs :][:count].reshape(count, c, 9)
+        rows[:count, :c] = weight[t * outputs :][:count].reshape(count, c, r * r)
         rows[count:] = 0
-        taps = rows.reshape(outputs, -1, together, 9).transpose(1, 3, 2, 0).astype(np.float64, "C")
-        place[:] = (kron @ taps.reshape(-1, 9, together * outputs)).swapaxes(0, 1)
+        taps = rows.reshape(outputs, -1, together, r * r).transpose(1, 3, 2, 0).astype(np.float64, "C")
+        place[:] = (kron @ taps.reshape(-1, r * r, together * outputs)).swapaxes(0, 1)
     return packed.reshape(tiles, cells, depth, outputs)
 
 
+SIZES = {3: (2, 4, 6), 5: (2, 4)}  # m by r
+
 # Cost model, in register-wide multiply-adds.
 BYTES_PER_FMA = 2.5  # measured: bytes that arrive from beyond the second-level cache during one multiply-add
-TRANSFORM = {2: 12.0, 4: 14.0, 6: 20.0}  # measured: per cell, patch and block of inputs or outputs
+TRANSFORM = {4: 12.0, 6: 14.0, 8: 20.0}  # measured: by n, per cell, patch and block of inputs or outputs
 CACHE_BYTES = 2 * L2_BYTES  # V and M of one block of patches should fit in here
 
 
@@ -60,27 +62,30 @@ class Cut:
     cost: float
 
 
-def may_run_by_winograd(op: Conv, x: TensorType) -> bool:
-    """Whether a convolution is such as Winograd's algorithm computes."""
-    return (op.kernel, op.stride, op.dilation, op.groups) == ((3, 3), (1, 1), (1, 1), 1) and x.channels >= WIDTH
+def ways_to_run(op: Conv, x: TensorType) -> tuple[int, ...]:
+    """0 for the direct kernel, and the m of every algorithm of Winograd's that computes a convolution."""
+    r = op.kernel[0]
+    plain = (op.kernel, op.stride, op.dilation, op.groups) == ((r, r), (1, 1), (1, 1), 1)
+    return (0, *SIZES.get(r, ())) if plain and x.channels >= WIDTH else (0,)
 
 
 def winograd_size(op: Conv, x: TensorType, images: int) -> int:
     """The m of the cheapest way to run a convolution, 0 for the direct kernel. Independent of threads."""
-    if not may_run_by_winograd(op, x):
+    ways, r = ways_to_run(op, x), op.kernel[0]
+    if ways == (0,):
         return 0
     y = op.infer(x)
     depth, blocks = math.ceil(x.channels / WIDTH), math.ceil(op.features / WIDTH)
-    costs = {0: _direct_cost(depth, blocks, images * y.height * y.width)}
-    for m in (2, 4, 6):
+    costs = {0: _direct_cost(r, depth, blocks, images * y.height * y.width)}
+    for m in ways[1:]:
         total = images * math.ceil(y.height / m) * math.ceil(y.width / m)
-        costs[m] = winograd_cut(m, depth, blocks, total, 1).cost
+        costs[m] = winograd_cut(m, r, depth, blocks, total, 1).cost
     return min(costs, key=lambda m: costs[m])
 
 
-def _direct_cost(depth: int, blocks: int, pixels: int) -> float:
-    weights = 9 * depth * WIDTH * blocks * WIDTH * 4
-    return pixels * 9 * depth * blocks * WIDTH * 1.03 + _far(weights, 1)
+def _direct_cost(r: int, depth: int, blocks: int, pixels: int) -> float:
+    weights = r * r * depth * WIDTH * blocks * WIDTH * 4
+    return pixels * r * r * depth * blocks * WIDTH * 1.03 + _far(weights, 1)
 
 
 def _far(size: int, times: int) -> float:
@@ -89,9 +94,9 @@ def _far(size: int, times: int) -> float:
 
 
 @cache
-def winograd_cut(m: int, depth: int, blocks: int, total: int, threads: int) -> Cut:
+def winograd_cut(m: int, r: int, depth: int, blocks: int, total: int, threads: int) -> Cut:
     """The cheapest cut of `total` patches of `depth` input blocks and so many output blocks over threads."""
-    cells, vector = (m + 2) ** 2, 4 * WIDTH
+    cells, vector = (m + r - 1) ** 2, 4 * WIDTH
     best = None
     for parts in range(1, total + 1):
         patches = math.ceil(total / parts)
@@ -107,7 +112,7 @@ def winograd_cut(m: int, depth: int, blocks: int, total: int, threads: int) -> C
             weights = cells * depth * WIDTH * own * tile.cols * WIDTH * 4
             v = cells * depth * patches * vector
             products = units * rows * cells * depth * WIDTH * own * tile.cols * (1 + 0.6 / tile.rows)
-            transforms = units * patches * cells * (depth + own * tile.cols) * TRANSFORM[m]
+            transforms = units * patches * cells * (depth + own * tile.cols) * TRANSFORM[m + r - 1]
             v_traffic = units * v * (1 + math.ceil(own / together)) / BYTES_PER_FMA if v > CACHE_BYTES else 0.0
             cost = products + _far(weights, units) + transforms + v_traffic
             if best is None or cost < best.cost:
@@ -122,6 +127,6 @@ def winograd_halo(op: Conv, m: int, x: TensorType) -> tuple[int, int, int, int]:
     """Zeros that the patches read around the input: (top, left, bottom, right)."""
     y = op.infer(x)
     top, left = op.pad[0], op.pad[1]
-    bottom = math.ceil(y.height / m) * m + 2 - x.height - top
-    right = math.ceil(y.width / m) * m + 2 - x.width - left
+    bottom = math.ceil(y.height / m) * m + op.kernel[0] - 1 - x.height - top
+    right = math.ceil(y.width / m) * m + op.kernel[1] - 1 - x.width - left
     return top, left, max(0, bottom), max(0, right)

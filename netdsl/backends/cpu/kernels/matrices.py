@@ -1,17 +1,28 @@
-"""The matrices of Winograd's minimal filtering F(m x m, 3 x 3), by m.
+"""The matrices of Winograd's minimal filtering F(m x m, r x r), which evaluates polynomials at n = m + r - 1 points.
 
-A^T [(G g G^T) * (B^T d B)] A gives an m x m patch of outputs of a 3x3 convolution from an (m+2) x (m+2) patch of
-inputs with (m+2)^2 products instead of 9 m^2. Source: Lavin and Gray, arXiv:1509.09308; interpolation points 0, 1, -1
-for m = 2, and 2, -2 for m = 4, and 1/2, -1/2 for m = 6 besides. Error grows with m (Barabasz et al., arXiv:1803.10986).
+A^T [(G g G^T) * (B^T d B)] A gives an m x m patch of outputs of an r x r convolution from an n x n patch of inputs with
+n^2 products instead of r^2 m^2. Source: Lavin and Gray, arXiv:1509.09308, whose matrices for r = 3 these are.
+B^T depends on the points alone: 0, 1, -1 and infinity for n = 4, besides 2, -2 for n = 6, and 1/2, -1/2 for n = 8.
+Error grows with n (Barabasz et al., arXiv:1803.10986).
 """
 
 from __future__ import annotations
 
+from fractions import Fraction
+
+Matrix = list[list[float]]
+
+_POINTS = [Fraction(p) for p in ("0", "1", "-1", "2", "-2", "1/2", "-1/2")]
+_FACTORS = {  # what B^T leaves to the other two: G[i][j] A^T[k][i] = factor * point ** (j + k)
+    4: [Fraction(f) for f in ("1", "1/2", "1/2")],
+    6: [Fraction(f) for f in ("1/4", "-1/6", "-1/6", "1/24", "1/24")],
+    8: [Fraction(f) for f in ("1", "-2/9", "-2/9", "1/90", "1/90", "32/45", "32/45")],
+}
 _HALF, _QUARTER = 0.5, 0.25
 
-INPUT: dict[int, list[list[float]]] = {  # B^T
-    2: [[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, -1, 0, 1]],
-    4: [
+INPUT: dict[int, Matrix] = {  # B^T by n
+    4: [[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, -1, 0, 1]],
+    6: [
         [4, 0, -5, 0, 1, 0],
         [0, -4, -4, 1, 1, 0],
         [0, 4, -4, -1, 1, 0],
@@ -19,7 +30,7 @@ INPUT: dict[int, list[list[float]]] = {  # B^T
         [0, 2, -1, -2, 1, 0],
         [0, 4, 0, -5, 0, 1],
     ],
-    6: [
+    8: [
         [1, 0, -21 / 4, 0, 21 / 4, 0, -1, 0],
         [0, 1, 1, -17 / 4, -17 / 4, 1, 1, 0],
         [0, -1, 1, 17 / 4, -17 / 4, -1, 1, 0],
@@ -30,36 +41,20 @@ INPUT: dict[int, list[list[float]]] = {  # B^T
         [0, -1, 0, 21 / 4, 0, -21 / 4, 0, 1],
     ],
 }
-WEIGHT: dict[int, list[list[float]]] = {  # G
-    2: [[1, 0, 0], [_HALF, _HALF, _HALF], [_HALF, -_HALF, _HALF], [0, 0, 1]],
-    4: [
-        [_QUARTER, 0, 0],
-        [-1 / 6, -1 / 6, -1 / 6],
-        [-1 / 6, 1 / 6, -1 / 6],
-        [1 / 24, 1 / 12, 1 / 6],
-        [1 / 24, -1 / 12, 1 / 6],
-        [0, 0, 1],
-    ],
-    6: [
-        [1, 0, 0],
-        [-2 / 9, -2 / 9, -2 / 9],
-        [-2 / 9, 2 / 9, -2 / 9],
-        [1 / 90, 1 / 45, 2 / 45],
-        [1 / 90, -1 / 45, 2 / 45],
-        [1 / 45, 1 / 90, 1 / 180],
-        [1 / 45, -1 / 90, 1 / 180],
-        [0, 0, 1],
-    ],
-}
-OUTPUT: dict[int, list[list[float]]] = {  # A^T
-    2: [[1, 1, 1, 0], [0, 1, -1, 1]],
-    4: [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]],
-    6: [
-        [1, 1, 1, 1, 1, 32, 32, 0],
-        [0, 1, -1, 2, -2, 16, -16, 0],
-        [0, 1, 1, 4, 4, 8, 8, 0],
-        [0, 1, -1, 8, -8, 4, -4, 0],
-        [0, 1, 1, 16, 16, 2, 2, 0],
-        [0, 1, -1, 32, -32, 1, -1, 1],
-    ],
-}
+
+
+def weight(m: int, r: int) -> Matrix:
+    """G, n x r: what turns a row of the filter into values at the points."""
+    factors = zip(_FACTORS[m + r - 1], _POINTS, strict=False)
+    return [[float(f / _lift(p, m) * p**j) for j in range(r)] for f, p in factors] + [[0.0] * (r - 1) + [1.0]]
+
+
+def output(m: int, r: int) -> Matrix:
+    """A^T, m x n: what turns values at the points into outputs."""
+    points = _POINTS[: m + r - 2]
+    return [[*(float(_lift(p, m) * p**k) for p in points), float(k == m - 1)] for k in range(m)]
+
+
+def _lift(point: Fraction, m: int) -> Fraction:
+    """What makes the powers of a point below 1 whole numbers."""
+    return abs(point) ** (1 - m) if 0 < abs(point) < 1 else Fraction(1)

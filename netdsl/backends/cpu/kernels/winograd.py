@@ -1,8 +1,8 @@
-"""3x3 convolution of stride 1 by Winograd's F(m x m, 3 x 3) over blocked channels.
+"""3x3 and 5x5 convolutions of stride 1 by Winograd's F(m x m, r x r) over blocked channels.
 
 For a block of patches: transform the inputs of all channels to V, then for a few tiles of outputs `together` multiply
-the (m+2)^2 planes with the transformed weights to M and transform back, epilogue included. M stays in the second-level
-cache, and so does V unless the weights are so large that reading them often would cost more.
+the (m+r-1)^2 planes with the transformed weights to M and transform back, epilogue included. M stays in the
+second-level cache, and so does V unless the weights are so large that reading them often would cost more.
 V is [cell][channel block][patch][lane], M is [cell][output block][patch][lane]. The transforms run along one axis at a
 time.
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from netdsl.backends.cpu.kernels.functions import FUNCTIONS
-from netdsl.backends.cpu.kernels.matrices import INPUT, OUTPUT
+from netdsl.backends.cpu.kernels.matrices import INPUT, output
 from netdsl.backends.cpu.simd import (
     VECTOR_BYTES,
     add,
@@ -46,14 +46,17 @@ def _limited(function: str | None) -> Any:
     return call
 
 
-def make_winograd(m: int, rows: int, cols: int, function: str | None) -> Callable[..., None]:
-    """Register tile: rows patches x cols output blocks. `scratch` holds `scratch_bytes` for each thread."""
+def make_winograd(m: int, size: int, rows: int, cols: int, function: str | None) -> Callable[..., None]:
+    """For filters of size x size. Register tile: rows patches x cols output blocks.
+
+    `scratch` holds `scratch_bytes` for each thread.
+    """
     finish = _limited(function)
     tile = Tile(rows, cols, VECTOR_BYTES // 4)
     start, outer, add_from, put = tile.start, tile.outer, tile.add_from, tile.put
-    side = m + 2
+    side = m + size - 1
     cells = side * side
-    input_1d, output_1d = transform(INPUT[m]), transform(OUTPUT[m])
+    input_1d, output_1d = transform(INPUT[side]), transform(output(m, size))
     step = cols * VECTOR_BYTES
     lanes = VECTOR_BYTES // 4
 
