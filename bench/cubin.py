@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -81,25 +81,49 @@ def _tool(name: str) -> str | None:
     return shutil.which(name)
 
 
+def kinds_of(kernel: Kernel) -> dict[str, str]:
+    """The types of the arguments that a kernel of convolutions gets."""
+    return {name: ARRAYS.get(name, "float32" if name in FLOATS else "int64") for name in kernel.parameters}
+
+
 def compiled(kernel: Kernel, capability: Capability) -> Cubin:
     """A kernel of convolutions, compiled as it is for a network, for one compute capability."""
-    kinds = {name: ARRAYS.get(name, "float32" if name in FLOATS else "int64") for name in kernel.parameters}
-    return examined(compile_kernel(kernel, kinds, capability).code, capability)
+    return examined(compile_kernel(kernel, kinds_of(kernel), capability).code, capability)
 
 
 def examined(code: bytes, capability: Capability) -> Cubin:
     """What machine code of one kernel needs. Raises RuntimeError where NVIDIA's programs cannot read it."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "kernel.cubin")
-        path.write_bytes(code)
-        usage = _run("cuobjdump", "-res-usage", str(path))
-        listing = _run("cuobjdump", "-sass", str(path))
+    usage, listing = _dumped(code, "-res-usage"), _dumped(code, "-sass")
     found = {name: int(value) for name, value in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", usage)}
     names = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", listing, re.MULTILINE)
     counts = Counter(name for predicate, name in names if predicate.strip() != "@!PT")  # those are never executed
     counted = RESERVED[capability] if capability >= (9, 0) and found["SHARED"] else 0  # in what is reported
     shared = found["SHARED"] - counted
     return Cubin(capability, found["REG"], shared, found["STACK"] + found["LOCAL"], counts)
+
+
+def disassembled(code: bytes) -> list[tuple[int, str]]:
+    """The instructions of machine code of one kernel, each with its address."""
+    found = re.findall(r"^\s+/\*([0-9a-f]{4,})\*/\s+(.*?)\s*;\s", _dumped(code, "-sass"), re.MULTILINE)
+    return [(int(address, 16), text) for address, text in found]
+
+
+def loop_of(instructions: Sequence[tuple[int, str]], name: str) -> list[tuple[int, str]]:
+    """The smallest loop with the most instructions of a name: from the target of a branch back to that branch."""
+    loops = []
+    for address, text in instructions:
+        branch = re.search(r"BRA (0x[0-9a-f]+)", text)
+        if branch and (target := int(branch[1], 16)) < address:
+            loops.append([i for i in instructions if target <= i[0] <= address])
+    return max(loops, key=lambda loop: (sum(name in text for _, text in loop), -len(loop)))
+
+
+def _dumped(code: bytes, what: str) -> str:
+    """What cuobjdump says of machine code."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "kernel.cubin")
+        path.write_bytes(code)
+        return _run("cuobjdump", what, str(path))
 
 
 def _run(name: str, *arguments: str) -> str:

@@ -27,6 +27,7 @@ from numba import float32
 
 import cubin
 from cuda_convolutions import Case, Data, arguments, draw, expected, run, values
+from netdsl.backends.cuda import device
 from netdsl.backends.cuda.packing import pack_gemm
 from netdsl.backends.cuda.simt import cuda
 from netdsl.backends.cuda.steps import Geometry, Kernel, one_each
@@ -253,12 +254,9 @@ def measured(case: Case, rung: Rung, rounds: int) -> Record:
     }  # fmt: skip
 
 
-def gpu() -> str | None:
-    """Name of the GPU, or None where there is none."""
-    if not cuda.is_available():
-        return None
-    name = cuda.get_current_device().name
-    return name.decode() if isinstance(name, bytes) else str(name)
+def gpu() -> Record | None:
+    """The GPU for the record, or None where there is none."""
+    return device.facts() if device.usable() else None
 
 
 def main(arguments: Sequence[str] | None = None) -> Record:
@@ -274,19 +272,19 @@ def main(arguments: Sequence[str] | None = None) -> Record:
     channels, side = map(int, given.convolution.split("x"))
     case = Case(given.batch, channels, channels, side, side, (3, 3), (1, 1), (1, 1, 1, 1))
     major, minor = map(int, given.capability.split("."))
-    name, results = gpu(), []
+    card, results = gpu(), []
     for rung in rungs(case, Target((major, minor))):
         if rung.precision not in Target((major, minor)).precisions:
             continue
         row = compiled(rung, (major, minor))
-        results.append(row | measured(case, rung, given.rounds) if name else row)
+        results.append(row | measured(case, rung, given.rounds) if card else row)
     columns = ("rung", "registers", "shared", "spills", "occupancy", "TFLOP/s", "cuDNN", "of cuDNN")
     print_table(columns, [cells(r) for r in results], range(1, 8))
-    if name is None:
+    if card is None:
         print(f"No GPU here: compiled for capability {given.capability}, nothing was run.")
     return write(
-        given.out, facts(), results, gpu=name, capability=given.capability, convolution=given.convolution,
-        batch=given.batch,
+        given.out, facts(), results, gpu=card, compilers=device.versions(), capability=given.capability,
+        convolution=given.convolution, batch=given.batch,
     )  # fmt: skip
 
 

@@ -1,10 +1,12 @@
 """One convolution of ResNet-18 from its line of text to machine code: what docs/how-it-runs.md shows.
 
-    python bench/how_it_runs.py PART     text, graph, rewrite, plan, kernel, loop or roofline: print one part
+    python bench/how_it_runs.py PART     text, graph, rewrite, plan, kernel, loop or roofline: print one part;
+                                         gpu_plan, gpu_kernel, gpu_ptx, gpu_loop, gpu_code or gpu_ladder: for a GPU
     python bench/how_it_runs.py --write  write every part into the document, between its markers
     python bench/how_it_runs.py --measure  profile the network into bench/results/how_it_runs.json, then --write
 
-Times come from the results file alone; all other parts are made anew each time.
+Times come from results files alone; other parts are made anew each time. gpu_ptx to gpu_code need NVIDIA's compilers
+(no GPU); without them --write says so and leaves them as they are.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import how_gpu_runs
+from how_gpu_runs import Lacking
 from netdsl.backends.cpu import jit
 from netdsl.backends.cpu.ahead import plan_ahead
 from netdsl.backends.cpu.kernels import conv
@@ -31,7 +35,7 @@ from records import RESULTS, ROOT, Record, read, write
 
 NETWORK, LAYER, THREADS = "resnet18", "layer2.0.conv1", 2  # a direct convolution: 3x3 of stride 2
 DOCUMENT = ROOT / "docs" / "how-it-runs.md"
-RESULT = RESULTS / "how_it_runs.json"
+RESULT, LADDER = RESULTS / "how_it_runs.json", RESULTS / "cuda_ladder.json"
 PART = re.compile(r"(<!-- part (\w+) -->\n).*?(<!-- /part -->)", re.S)
 
 
@@ -179,9 +183,40 @@ def _side(intensity: float, ceiling: Record) -> str:
     return "bound by memory" if bound else "bound by arithmetic"
 
 
+def gpu_plan() -> str:
+    """The step of the CUDA lowering."""
+    return fenced(how_gpu_runs.plan(NETWORK, LAYER))
+
+
+def gpu_kernel() -> str:
+    """Its kernel's loops."""
+    return fenced(how_gpu_runs.kernel(), "python")
+
+
+def gpu_ptx() -> str:
+    """What numba.cuda makes of them."""
+    return fenced(how_gpu_runs.ptx(NETWORK, LAYER))
+
+
+def gpu_loop() -> str:
+    """What NVIDIA's assembler makes of that."""
+    return fenced(how_gpu_runs.loop(NETWORK, LAYER))
+
+
+def gpu_ladder() -> str:
+    """The kernels that led there, from the results file."""
+    return how_gpu_runs.ladder(read(LADDER)) + "\n"
+
+
+def gpu_code() -> str:
+    """Registers, memory and instructions in each precision."""
+    return how_gpu_runs.code(NETWORK, LAYER) + "\n"
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "text": text, "graph": graph, "rewrite": rewrite, "plan": plan, "kernel": kernel, "loop": loop,
-    "roofline": roofline,
+    "roofline": roofline, "gpu_plan": gpu_plan, "gpu_kernel": gpu_kernel, "gpu_ptx": gpu_ptx, "gpu_loop": gpu_loop,
+    "gpu_code": gpu_code, "gpu_ladder": gpu_ladder,
 }  # fmt: skip
 
 
@@ -196,8 +231,16 @@ def measure() -> Record:
 
 
 def rewritten(document: str) -> str:
-    """The document with every part made anew."""
-    return PART.sub(lambda match: match[1] + PARTS[match[2]]() + match[3], document)
+    """The document with every part made anew that can be made here; why others stay is said."""
+
+    def anew(match: re.Match[str]) -> str:
+        try:
+            return match[1] + PARTS[match[2]]() + match[3]
+        except Lacking as error:
+            print(f"{match[2]} stays as it is: {error}", file=sys.stderr)
+            return match[0]
+
+    return PART.sub(anew, document)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -213,7 +256,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.exit(f"the document shows vectors of 16 lanes; this processor's have {WIDTH}")
         DOCUMENT.write_text(rewritten(DOCUMENT.read_text("utf-8")), encoding="utf-8")
     elif given.part:
-        print(PARTS[given.part](), end="")
+        try:
+            print(PARTS[given.part](), end="")
+        except Lacking as error:
+            sys.exit(str(error))
     else:
         parser.error("name a part, or give --write or --measure")
 

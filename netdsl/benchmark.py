@@ -156,7 +156,7 @@ def compare(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NetWarning)
         model = compile(graph, weights, device, rules.threads, precision=rules.precision)
-    calls: dict[str, Call] = {"netdsl": lambda: _listed(model(*inputs))}
+    calls: dict[str, Call] = {"netdsl": lambda: listed(model(*inputs))}
     expected = calls["netdsl"]()
     tolerance = TOLERANCE if model.precision == "float32" else ROUNDED_TOLERANCE
     task = Task(graph, weights, model.threads, inputs, expected, tolerance)
@@ -183,7 +183,8 @@ def noise(graph: Graph, batch: int, seed: int = 0) -> list[Array]:
     return [rng.standard_normal((batch, *spec.type.shape), np.float32) for spec in graph.inputs]
 
 
-def _listed(result: Any) -> list[Array]:
+def listed(result: Any) -> list[Array]:
+    """The outputs of a call of a model, in their order."""
     return list(result.values()) if isinstance(result, dict) else [result]
 
 

@@ -25,7 +25,7 @@ from netdsl.weights import WeightSet
 if TYPE_CHECKING:
     from netdsl.backends.cpu.precision import Storage
     from netdsl.graph.show import Summary
-    from netdsl.profiles import Profile
+    from netdsl.profiles import Phases, Profile
 
 DEVICES = ("cpu", "cuda", "reference")
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
@@ -312,12 +312,31 @@ class Model:
         if self.device == "reference":
             hint = 'compile it with device="cpu"'
             raise DeviceError(f"the {self.device} device has no kernels to time", code="no-profile", hint=hint)
+        inputs, program = self._to_time(arrays, named, rounds)
+        return _profile(program, inputs, rounds)
+
+    def phases(self, /, *arrays: Any, rounds: int = 20, **named: Any) -> Phases | None:
+        """How long the parts of a call on arrays of the host take on a GPU: inputs there, the steps, outputs back.
+
+        Medians of `rounds` calls, by the GPU's own clock. None on devices that work in the host's memory.
+        Errors: InputError, and DeviceError in the simulator, which has no clock.
+        """
+        inputs, program = self._to_time(arrays, named, rounds)
+        if self.device != "cuda":
+            return None
+        from netdsl.backends import cuda
+        from netdsl.backends.cuda import profile as gpu
+
+        assert isinstance(program, cuda.Program)
+        return gpu.phases(program, [np.asarray(x) for x in inputs], rounds)
+
+    def _to_time(self, arrays: tuple[Any, ...], named: dict[str, Any], rounds: Any) -> tuple[list[Any], Program]:
         if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
             raise InputError(f"rounds must be a whole number above 0, found {rounds!r}", code="bad-rounds")
         inputs, program = self._ready(self._arranged(arrays, named))
         if not len(inputs[0]):
             raise InputError("a batch of no images has nothing to time", code="empty-batch")
-        return _profile(program, inputs, rounds)
+        return inputs, program
 
     def __repr__(self) -> str:
         inputs, outputs = ", ".join(map(str, self.inputs)), ", ".join(map(str, self.outputs))

@@ -1,6 +1,6 @@
-"""Plots as SVG, written by hand: how fast beside other engines, and every layer under the machine's roof.
+"""Plots as SVG, written by hand: how fast beside other engines, devices as the batch grows, layers under the roof.
 
-Both are functions of plain data that return the text of one SVG file.
+All are functions of plain data that return the text of one SVG file.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from itertools import cycle
 from typing import Any
 
 from netdsl.benchmark import Comparison
+from netdsl.lowerings import SideBySide
 from netdsl.peers import Peer
 from netdsl.profiles import Profile, Roof, Timed
 
@@ -147,6 +148,52 @@ def plot_of_comparisons(comparisons: Sequence[Comparison], peers: Sequence[Peer]
     kinds = " and ".join(dict.fromkeys(c.precisions for c in comparisons)) or "float32"
     note = f"{facts['processor']}, {threads} thread{'s' * (threads > 1)}, {kinds}; netdsl {facts['versions']['netdsl']}"
     return speed_plot(panels, list(titles.values()), note)
+
+
+_SIDE = 300  # pixels of a crossover panel's height
+
+
+def crossover_plot(comparisons: Sequence[SideBySide], note: str) -> str:
+    """Time an image against batch size, both logarithmic, a line for each device; where lines cross is marked.
+
+    A panel for each network, one below another. note: small print.
+    """
+    shown = [c for c in comparisons if any(c.timed(d) for d in c.devices)]
+    devices = {d: c.devices[d] for c in shown for d in c.devices}
+    colours = dict(zip(devices, cycle(COLOURS), strict=False))
+    tall = _SIDE + 84
+    drawing = Drawing(640, 92 + tall * len(shown), "Time an image as the batch grows")
+    drawing.text(24, 30, "Time an image as the batch grows", 17, bold=True)
+    drawing.legend(24, 54, {d if d == devices[d] else f"{d}: {devices[d]}": colours[d] for d in devices})
+    for i, comparison in enumerate(shown):
+        _crossover_panel(drawing, comparison, colours, 92 + tall * i)
+    drawing.text(24, drawing.height - 14, note, 11, FAINT)
+    return str(drawing)
+
+
+def _crossover_panel(drawing: Drawing, found: SideBySide, colours: Mapping[str, str], top: float) -> None:
+    lines = {d: {b: t * 1e3 for b, t in sorted(found.timed(d).items())} for d in found.devices}
+    batches = [b for line in lines.values() for b in line]
+    times = [t for line in lines.values() for t in line.values()]
+    x = Axis(min(batches) / 1.25, max(batches) * 1.25, 76, drawing.width - 24)
+    y = Axis(min(times) / 1.4, max(times) * 1.4, top + _SIDE, top + 14)
+    drawing.text(24, top + 2, found.network, 13, FAINT, bold=True)
+    for batch in sorted(set(batches)):
+        drawing.line(x(batch), y.start, x(batch), y.end)
+        drawing.text(x(batch), y.start + 17, str(batch), 11, FAINT, anchor="middle")
+    for tick in y.ticks((1, 2, 5)):
+        drawing.line(x.start, y(tick), x.end, y(tick))
+        drawing.text(x.start - 7, y(tick) + 4, f"{tick:g}", 11, FAINT, anchor="end")
+    drawing.text((x.start + x.end) / 2, y.start + 38, "images in a batch", 12, anchor="middle")
+    drawing.text(22, (y.start + y.end) / 2, "ms an image", 12, anchor="middle", turn=-90)
+    for c in found.crossings:
+        drawing.line(x(c.batch), y.start, x(c.batch), y.end, INK, 1.2)
+        place, anchor = (x(c.batch) + 6, "start") if x(c.batch) < drawing.width / 2 else (x(c.batch) - 6, "end")
+        drawing.text(place, y.end + 14, f"from {c.batch:.3g} on {c.faster} is faster", 12, anchor=anchor)
+    for device, line in lines.items():
+        drawing.shape([(x(b), y(t)) for b, t in line.items()], colours[device])
+        for b, t in line.items():
+            drawing.dot(x(b), y(t), 5, colours[device], f"{found.network}, batch {b}, {device}: {t:.3g} ms an image")
 
 
 def _rows(ratios: Ratios) -> Iterator[Ratios]:

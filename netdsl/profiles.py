@@ -26,6 +26,24 @@ class Roof:
 
 
 @dataclass(frozen=True)
+class Phases:
+    """The parts of a call on a device with memory of its own, in seconds: inputs going there, the steps, outputs back.
+
+    Sending counts from its first copy to its last, and so takes in what the host does in between: it copies inputs into
+    memory that the device can read.
+    """
+
+    to_device: float
+    compute: float
+    from_device: float
+
+    def __add__(self, other: Phases) -> Phases:
+        return Phases(
+            self.to_device + other.to_device, self.compute + other.compute, self.from_device + other.from_device
+        )
+
+
+@dataclass(frozen=True)
 class Timed:
     """One step: a kernel called once.
 

@@ -21,12 +21,16 @@ from netdsl.ops.window import covered
 from netdsl.tensor import TensorType
 
 Apply = Callable[..., Any]  # (input tensors) -> the result
+Place = Callable[[Any], Any]  # (tensor) -> tensor
 
 
 class Network(torch.nn.Module):
-    """The graph as a module: called with a float32 tensor [N, *shape] for each input, returns a tuple."""
+    """The graph as a module: called with a float32 tensor [N, *shape] for each input, returns a tuple.
 
-    def __init__(self, graph: Graph, weights: Mapping[str, Array]) -> None:
+    place  what becomes of each weight once it is a float32 tensor of the host: its device, type and layout
+    """
+
+    def __init__(self, graph: Graph, weights: Mapping[str, Array], place: Place | None = None) -> None:
         super().__init__()
         self.graph = graph
         self.steps: list[Apply | None] = []
@@ -36,7 +40,7 @@ class Network(torch.nn.Module):
             if isinstance(node.op, Input):
                 self.steps.append(None)
                 continue
-            site = Site(node, graph.input_types(node), weights)
+            site = Site(node, graph.input_types(node), weights, place)
             self.steps.append(EXPORT[type(node.op)](site))
             for role, value in site.tensors.items():
                 self.register_buffer(f"node{i}_{role}", value)
@@ -52,10 +56,12 @@ class Network(torch.nn.Module):
 class Site:
     """Where one node is exported: its operator, types, and weights as tensors (those asked for are in `tensors`)."""
 
-    def __init__(self, node: Node, types: Sequence[TensorType], weights: Mapping[str, Array]) -> None:
+    def __init__(
+        self, node: Node, types: Sequence[TensorType], weights: Mapping[str, Array], place: Place | None = None
+    ) -> None:
         self.op: Any = node.op  # of the class that the exporting function is listed for
         self.x, self.type = types[0], node.type
-        self.node, self.stored = node, weights
+        self.node, self.stored, self.place = node, weights, place
         self.tensors: dict[str, Any] = {}
 
     def weight(self, role: str, *reshape: int) -> Any:
@@ -66,7 +72,8 @@ class Site:
         return self.keep(role, value.reshape(reshape) if reshape else value)
 
     def keep(self, role: str, value: Any) -> Any:
-        self.tensors[role] = torch.from_numpy(np.array(value, np.float32))
+        tensor = torch.from_numpy(np.array(value, np.float32))
+        self.tensors[role] = self.place(tensor) if self.place else tensor
         return self.tensors[role]
 
     def per_channel(self, role: str) -> Any:

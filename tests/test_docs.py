@@ -76,7 +76,29 @@ def test_the_documents_have_blocks() -> None:
     assert all(sum(1 for _ in blocks(document)) >= 3 for document in DOCUMENTS)
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, "ARCHITECTURE.md", "CHANGELOG.md"])
+def test_what_is_to_be_run_on_a_gpu_exists() -> None:
+    """The commands themselves need a card; their programs, folders and options are looked up."""
+    (commands,) = [text for language, _, text, _ in blocks("docs/gpu.md") if language == "bash"]
+    seen = set()
+    for line in commands.splitlines():
+        words = shlex.split(line)
+        if words[0] == "netdsl":
+            done = subprocess.run([sys.executable, "-m", "netdsl", words[1], "--help"], capture_output=True, text=True)
+            options = done.stdout
+        elif words[1:] and words[1].endswith(".py"):
+            options = (ROOT / words[1]).read_text(encoding="utf-8")
+        else:
+            assert all((ROOT / word).exists() for word in words if word.startswith("tests"))
+            continue
+        seen.add(words[1])
+        assert all(word in options for word in words if word.startswith("--"))
+    assert seen == {"run", "bench", "profile", "bench/cuda_ladder.py", "bench/cuda_peers.py"}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [*DOCUMENTS, "ARCHITECTURE.md", "CHANGELOG.md", "docs/how-it-runs.md", "docs/gpu.md"],
+)
 def test_links_inside_the_project_lead_somewhere(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):

@@ -21,7 +21,7 @@ PACKAGE = Path(netdsl.__file__).parent
 ORDER = (
     "frozen", "errors", "kept", "halves", "tensor", "ops", "text", "graph", "passes", "plan", "profiles", "backends",
     "weights", "images", "datasets", "arrays", "samples", "answers", "catalogue", "model", "compiler",
-    "onnx_export", "torch_export", "peers", "benchmark", "plots", "cli",
+    "onnx_export", "torch_export", "peers", "benchmark", "lowerings", "plots", "cli",
 )  # fmt: skip
 
 # Third-party packages that only one stage may know, by the names they are imported by.

@@ -7,8 +7,9 @@ from xml.etree import ElementTree
 import pytest
 
 from netdsl.benchmark import Comparison, Outcome
+from netdsl.lowerings import Run, SideBySide
 from netdsl.peers import PEERS
-from netdsl.plots import KINDS, kind_of, plot_of_comparisons, roofline_plot, speed_plot
+from netdsl.plots import KINDS, crossover_plot, kind_of, plot_of_comparisons, roofline_plot, speed_plot
 from netdsl.profiles import Profile, Roof, Timed
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -55,6 +56,24 @@ def test_the_plot_of_a_benchmark_names_versions() -> None:
     svg = plot_of_comparisons([comparison], PEERS[:1], facts)
     assert hints(parsed(svg)) == ["a<b: 3.00 times as fast as ONNX Runtime 1.2"]
     assert "A &amp; B, 2 threads" in svg
+
+
+def side(network: str, **times: dict[int, float]) -> SideBySide:
+    runs = tuple(Run(device, b, 0.0, t, t, t) for device, line in times.items() for b, t in line.items())
+    return SideBySide(network, (), 1, 2, {d: f"the {d} of a <machine>" for d in times}, 1, {}, runs)
+
+
+def test_devices_as_the_batch_grows() -> None:
+    both = side("one", cpu={1: 0.01, 8: 0.08, 64: 0.64}, cuda={1: 0.02, 8: 0.04, 64: 0.08})
+    apart = side("two", cpu={1: 0.01, 64: 0.5}, cuda={1: 0.02, 64: 1.0})
+    lone = side("three", cpu={4: 0.01}, cuda={4: 0.02})
+    none = SideBySide("four", (), 1, 2, {"cpu": "", "cuda": ""}, 1, {}, (Run("cpu", 1), Run("cuda", 1, 0.5)))
+    root = parsed(crossover_plot([both, apart, lone, none], "A & B"))
+    assert len(hints(root)) == 6 + 4 + 2 and "one, batch 8, cuda: 5 ms an image" in hints(root)
+    texts = [t.text for t in root.iter(f"{SVG}text")]
+    assert texts.count("from 2.83 on cuda is faster") == 1 == sum("faster" in str(t) for t in texts)
+    assert "cuda: the cuda of a <machine>" in texts and "A & B" in texts and "four" not in texts
+    parsed(crossover_plot([none], ""))
 
 
 def step(path: str, op: str, kernel: str, seconds: float, macs: int) -> Timed:

@@ -10,7 +10,7 @@ import click
 from netdsl.cli import console, options
 
 if TYPE_CHECKING:
-    from netdsl.benchmark import Comparison
+    from netdsl.benchmark import Comparison, Rules
     from netdsl.peers import Peer
 
 
@@ -25,9 +25,17 @@ def _sizes(context: click.Context, option: click.Parameter, text: str) -> list[i
     return list(dict.fromkeys(map(int, words)))
 
 
+def _devices(context: click.Context, option: click.Parameter, text: str) -> list[str]:
+    words = _words(context, option, text)
+    if not words:
+        raise click.BadParameter("name a device, as in cpu or cpu,cuda", context, option)
+    return words
+
+
 @click.command("bench")
 @click.argument("nets", metavar="NET…", nargs=-1, required=True)
-@click.option("--device", "devices", default="cpu", show_default=True, callback=_words, help="Devices, as in cpu,cuda.")
+@click.option("--device", "devices", default="cpu", show_default=True, callback=_devices,
+              help="A device; or several, as in cpu,cuda, to be compared with one another.")  # fmt: skip
 @click.option("--peers", metavar="NAMES", callback=_words,
               help="Engines to compare with: onnxruntime,openvino,ncnn,torch (default: those installed).")  # fmt: skip
 @click.option("--batch", "batches", default="1", show_default=True, callback=_sizes, help="Batch sizes, as in 1,8.")
@@ -36,7 +44,7 @@ def _sizes(context: click.Context, option: click.Parameter, text: str) -> list[i
 @click.option("--rounds", type=click.IntRange(1, 100_000), default=30, show_default=True, help="Turns of each engine.")
 @options.settings
 @options.seed
-@options.new_file("--plot", "FILE.svg", "Draw the speed ratios.")
+@options.new_file("--plot", "FILE.svg", "Draw the speed ratios; of several devices, their times as the batch grows.")
 @options.as_json
 def command(
     nets: tuple[str, ...], devices: list[str], peers: list[str] | None, batches: list[int], precision: str,
@@ -47,31 +55,78 @@ def command(
     With --precision netdsl runs in less, the others still in float32, and answers may differ by 1 % of the largest.
     Answers are compared before anything is timed. The engines take turns; the figures are medians of all turns. A ratio
     above 1 says how many times faster netdsl is than the fastest peer. Ends with status 1 if an answer differs.
+
+    Several devices are compared with the first of them instead: times of a call from and to the host's memory, on a GPU
+    the parts of it, and where one device overtakes another as the batch grows.
     """
-    from netdsl.benchmark import Rules, benchmark, facts
+    from netdsl.benchmark import Rules
     from netdsl.model import choose_device
+
+    chosen = list(dict.fromkeys(map(choose_device, devices)))
+    rules = Rules(threads, rounds, seed=seed, precision=precision)
+    if len(chosen) == 1:
+        wrong = _beside_peers(nets, chosen[0], peers, batches, rules, settings, plot, as_json)
+    elif peers:
+        raise click.UsageError("--peers are compared with one device at a time, and several are named")
+    elif precision != "float32":
+        raise click.UsageError("--precision is for one device at a time, and several are named")
+    else:
+        wrong = _beside_each_other(nets, chosen, batches, rules, settings, plot, as_json)
+    click.get_current_context().exit(int(wrong))
+
+
+def _beside_peers(
+    nets: tuple[str, ...], device: str, peers: list[str] | None, batches: list[int], rules: Rules,
+    settings: dict[str, Any], plot: Path | None, as_json: bool,
+) -> bool:  # fmt: skip
+    """Compare one device with other engines; whether any answer differs."""
+    from netdsl.benchmark import benchmark, facts
     from netdsl.peers import choose, installed
 
-    for device in devices:
-        choose_device(device)
     engines = installed() if peers is None else choose(peers)
-    rules = Rules(threads, rounds, seed=seed, precision=precision)
-    found: list[Comparison] = []
     with console.progress() as report:
-        for device in devices:
-            found += benchmark(nets, engines, batches, device, rules, settings, report)
+        found = list(benchmark(nets, engines, batches, device, rules, settings, report))
     told = facts(engines)
     if plot is not None:
         from netdsl.plots import plot_of_comparisons
 
         plot.write_text(plot_of_comparisons(found, engines, told), encoding="utf-8")
     if as_json:
-        console.print_json({"machine": told, "rounds": rounds, "results": [c.as_dict() for c in found]})
+        console.print_json({"machine": told, "rounds": rules.rounds, "results": [c.as_dict() for c in found]})
     else:
-        _print(found, engines, told, rounds)
+        _print(found, engines, told, rules.rounds)
         if plot is not None:
             click.echo(f"written to {plot}")
-    click.get_current_context().exit(int(any(o.wrong for c in found for o in c.outcomes)))
+    return any(o.wrong for c in found for o in c.outcomes)
+
+
+def _beside_each_other(
+    nets: tuple[str, ...], devices: list[str], batches: list[int], rules: Rules, settings: dict[str, Any],
+    plot: Path | None, as_json: bool,
+) -> bool:  # fmt: skip
+    """Compare devices; whether any answer differs."""
+    from netdsl import lowerings
+
+    with console.progress() as report:
+        found = list(lowerings.side_by_side(nets, devices, batches, rules, settings, report))
+    told = lowerings.facts(devices)
+    if plot is not None:
+        from netdsl.plots import crossover_plot
+
+        plot.write_text(crossover_plot(found, f"{told['processor']}, {told['date']}"), encoding="utf-8")
+    if as_json:
+        console.print_json({"machine": told, "rounds": rules.rounds, "side_by_side": [f.as_dict() for f in found]})
+        return any(f.wrong for f in found)
+    console.print_table(lowerings.HEADINGS, [row for f in found for row in lowerings.cells(f)], lowerings.RIGHT)
+    for line in (line for f in found for line in lowerings.remarks(f)):
+        click.echo(line)
+    for device, name in found[0].devices.items():
+        threads = f", {found[0].threads} thread{'s' * (found[0].threads > 1)}" if device == "cpu" else ""
+        click.echo(f"{device}: {told['processor'] + threads if device == 'cpu' else name}")
+    click.echo(f"medians of {rules.rounds} turns, float32; netdsl {told['versions']['netdsl']}")
+    if plot is not None:
+        click.echo(f"written to {plot}")
+    return any(f.wrong for f in found)
 
 
 def _print(found: list[Comparison], engines: tuple[Peer, ...], told: dict[str, Any], rounds: int) -> None:

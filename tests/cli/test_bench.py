@@ -9,7 +9,9 @@ from xml.etree import ElementTree
 import pytest
 
 from cli.conftest import Netdsl
-from netdsl import peers
+from netdsl import lowerings, peers
+from netdsl.backends.cuda import device as gpu
+from netdsl.errors import DeviceError
 
 pytest.importorskip("onnxruntime")
 
@@ -50,11 +52,64 @@ def test_bench_in_less_than_float32_says_so(netdsl: Netdsl, tiny: Path, tmp_path
     assert result["precision"] == "bfloat16" and 1e-4 < result["outcomes"][1]["difference"] <= 1e-2
     refused = netdsl("bench", tiny, *BENCH, "--device", "cpu", "--precision", "tf32")
     assert refused.status == 1 and "error[precision-device]" in refused.err
+    several = netdsl("bench", tiny, "--device", "cpu,reference", "--precision", "bf16")
+    assert several.status == 2 and "--precision is for one device at a time" in several.err
 
 
 def test_bench_without_peers_times_netdsl_alone(netdsl: Netdsl, tiny: Path) -> None:
     (result,) = netdsl("bench", tiny, "--peers", "", "--rounds", 1, "--json").json["results"]
     assert result["outcomes"][0]["median"] > 0 and result["ratio"] is None
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Getting ready takes a process of its own each time; not here."""
+    monkeypatch.setattr(lowerings, "start", lambda *_: lowerings.Start(2.0, 0.5))
+
+
+@pytest.mark.usefixtures("soon")
+def test_devices_side_by_side(netdsl: Netdsl, tiny: Path, tmp_path: Path) -> None:
+    plot = tmp_path / "out.svg"
+    told = ("--device", "cpu,reference,cpu", "--batch", "1,2", "--rounds", 1, "--threads", 1)
+    done = netdsl("bench", tiny, *told, "--plot", plot)
+    assert done.status == 0, done.err
+    lines = done.out.splitlines()
+    assert lines[0].split()[:4] == ["network", "batch", "device", "ms"]
+    assert [line.split()[1:3] for line in lines[1:5]] == [
+        ["1", "cpu"],
+        ["1", "reference"],
+        ["2", "cpu"],
+        ["2", "reference"],
+    ]
+    assert "tiny on cpu: ready for batch 1 in 2.00 s, 0.50 s with kept kernels" in lines
+    assert lines[-1] == f"written to {plot}" and ElementTree.parse(plot).getroot().tag.endswith("svg")
+    record = netdsl("bench", tiny, *told, "--json").json
+    (result,) = record["side_by_side"]
+    assert set(result) >= {"network", "inputs", "macs", "threads", "devices", "starts", "runs", "crossings"}
+    assert [(r["device"], r["batch"]) for r in result["runs"]][:2] == [("cpu", 1), ("reference", 1)]
+    assert record["machine"]["processors"] and record["rounds"] == 1
+
+
+@pytest.mark.usefixtures("soon")
+def test_devices_that_differ_are_not_timed(netdsl: Netdsl, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lowerings, "difference", lambda given, expected: 0.25)
+    done = netdsl("bench", tiny, "--device", "cpu,reference")
+    assert done.status == 1
+    assert "the answer of reference differs from that of cpu by 2.5e-01 of the largest value: nothing" in done.out
+    assert all("-" in line.split()[3] for line in done.out.splitlines()[1:3])
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_gpu_that_is_not_there_is_said_before_anything_is_timed(
+    netdsl: Netdsl, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none() -> None:
+        raise DeviceError("the NVIDIA driver shows no GPU", code="cuda-no-device", hint='use device="cpu"')
+
+    monkeypatch.setattr(gpu, "find", none)
+    done = netdsl("bench", tiny, "--device", "cpu,cuda", "--batch", "1,8,64")
+    assert (done.status, done.out) == (1, "")
+    assert "error[cuda-no-device]: the NVIDIA driver shows no GPU\n  hint: use device" in done.err
 
 
 def test_an_answer_that_differs_ends_with_status_1(
@@ -72,6 +127,9 @@ def test_an_answer_that_differs_ends_with_status_1(
         (("--peers", "onxruntime"), 1, "did you mean onnxruntime"),
         (("--batch", "1,many"), 2, "'1,many'"),
         (("--batch", "0"), 2, "from 1 to 4096"),
+        (("--device", "cpu,,cupu"), 1, 'did you mean "cpu"'),
+        (("--device", ","), 2, "name a device"),
+        (("--device", "cpu,reference", "--peers", "torch"), 2, "one device at a time"),
         (("--plot", "no/such/folder/a.svg"), 1, "no such folder"),
     ],
 )

@@ -109,19 +109,22 @@ def test_tensor_core_tiles(tile: Tile, precision: str, capability: tuple[int, in
 
 def few_cases() -> Iterator[object]:
     for images in (1, 2, 4, FEW_IMAGES):
-        for capability in (TURING, AMPERE, HOPPER):
-            often = images == 1 or capability == HOPPER
-            name = f"{images}-sm_{capability[0]}{capability[1]}"
-            yield pytest.param(images, capability, id=name, marks=() if often else pytest.mark.slow)
+        for capability, precision in ((TURING, "float32"), (AMPERE, "float32"), (HOPPER, "float32"),
+                                      (HOPPER, "float16"), (HOPPER, "bfloat16")):  # fmt: skip
+            often = precision != "bfloat16" and (images == 1 or (capability == HOPPER and precision == "float32"))
+            name = f"{images}-{precision}-sm_{capability[0]}{capability[1]}"
+            yield pytest.param(images, precision, capability, id=name, marks=() if often else pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("images", "capability"), [*few_cases()])
-def test_products_of_few_images(images: int, capability: tuple[int, int]) -> None:
-    dense = ConvShape(images, 1, 1, 512, 1000, (1, 1), (1, 1), False, None, "float32", True)
+@pytest.mark.parametrize(("images", "precision", "capability"), [*few_cases()])
+def test_products_of_few_images(images: int, precision: str, capability: tuple[int, int]) -> None:
+    dense = ConvShape(images, 1, 1, 512, 1000, (1, 1), (1, 1), False, None, precision, True)
     code = made(gemv_choice(dense, Target(capability)), capability)
     assert code.registers <= GEMV_REGISTERS[images]
-    assert code.count("LDG.E.128") >= 8  # so many rows of weights in flight
-    assert code.count("FFMA") >= 8 * 4 * images
+    rows = 4 if images == 8 and precision != "float32" else 8  # of weights in flight
+    assert code.count("LDG.E.128") >= rows
+    assert code.count("FFMA") >= rows * 4 * images * (1 if precision == "float32" else 2)
+    assert (code.count("HADD2.F32") > 0) == (precision == "float16")  # what a half is made float32 by
 
 
 def depthwise_cases() -> Iterator[object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import importlib.util
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -122,3 +123,23 @@ def test_the_simulator_is_never_chosen_by_itself(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(device, "_opened", None)
     assert device.usable() is None
     assert device.find().simulated
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  Sun Jul 27",
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  Sun Jul 27 07:27:29 UTC 2025",
+    ],
+)
+def test_the_record_names_card_driver_and_packages(
+    answering: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str
+) -> None:
+    answering(driver())
+    (tmp_path / "version").write_text(f"{line}\nGCC version:  gcc version 12.3.0\n")
+    monkeypatch.setattr(device, "DRIVER_FACTS", tmp_path / "version")
+    told = device.facts()
+    assert (told["card"], told["compute_capability"], told["driver"]) == ("Test Card", "9.0", "580.65.06")
+    assert told["versions"]["numba"]
+    monkeypatch.setattr(device, "DRIVER_FACTS", tmp_path / "nowhere")
+    assert device.facts()["driver"] is None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from simulated import Simulator, simulator
 
 from netdsl.backends import reference
 from netdsl.graph.build import build
+from netdsl.profiles import Phases
 from netdsl.weights import random_weights
 
 TEXT = """netdsl 1
@@ -23,6 +27,8 @@ net small {
   avgpool global | flatten | dense 3 | softmax
 }
 """
+
+FACTOR = "netdsl 1\nnet factor {\n  input v 3\n  scale\n}\n"  # as few launches as there can be
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +45,13 @@ def case() -> tuple[Any, np.ndarray, np.ndarray]:
     return graph, x, reference.run(graph, weights, [x])[0]
 
 
-def _program() -> tuple[Any, Any]:
+def _program(text: str = TEXT) -> tuple[Any, Any]:
     import virtual_driver
 
     from netdsl.backends import cuda
 
     fake = virtual_driver.install()
-    graph = build(TEXT)
+    graph = build(text)
     return fake, cuda.lower(graph, random_weights(graph, 1))
 
 
@@ -85,12 +91,107 @@ def test_arrays_on_the_device_stay_there(virtual: Simulator) -> None:
     assert "cuStreamWaitEvent" in log  # what the caller has queued comes first
 
 
-def _memory(x: np.ndarray) -> tuple[int, int, str]:
+def _without_page_locked_memory(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    fake, program = _program(FACTOR)
+    locked = program([x])[0]
+    fake.unlockable = True
+    without = program([np.concatenate([x, x])])[0]
+    return locked, without, len(fake.locked)
+
+
+def test_where_no_memory_can_be_page_locked_copies_go_without(virtual: Simulator) -> None:
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    locked, without, blocks = virtual.apply(_without_page_locked_memory, x)
+    assert np.array_equal(without, np.concatenate([locked, locked])) and locked.any()
+    assert blocks == 4  # two pieces for batches of 1 and of 2, and none for 4
+
+
+def _phases() -> tuple[Any, list[str]]:
+    fake, program = _program(FACTOR)
+    import netdsl
+    from netdsl.backends.cuda import profile
+
+    x = np.ones((2, 3), np.float32)
+    program.images_at_once = 1
+    with mock.patch.object(profile, "WARM_UP", 0):
+        turns = profile.phases(program, [x], rounds=2)  # one image after another
+        fake.log.clear()
+        net = netdsl.compile(FACTOR, "random", device="cuda")
+        return (turns, net.phases(x, rounds=1)), fake.log
+
+
+def test_the_parts_of_a_call_are_timed_apart(virtual: Simulator) -> None:
+    (turns, whole), log = virtual.apply(_phases)
+    assert turns == Phases(1e-3, 1e-3, 1e-3) and whole == Phases(0.5e-3, 0.5e-3, 0.5e-3)  # half a millisecond each
+    order = [entry.split()[0] for entry in log if entry.startswith(("cuEventRecord", "graph"))]
+    # before and after sending a piece, the sending's own; after the steps; that of the piece fetched, after fetching
+    assert order == ["cuEventRecord"] * 3 + ["graph"] + ["cuEventRecord"] * 3
+
+
+def _bench(folder: str) -> tuple[int, str, str]:
+    import contextlib
+    import io
+
+    import virtual_driver
+
+    virtual_driver.install()
+    from netdsl import benchmark, lowerings
+    from netdsl.backends.cuda import profile
+    from netdsl.cli import app
+
+    source = Path(folder, "factor.net")
+    source.write_text(FACTOR)
+    told = ["bench", source, "--device", "reference,cuda", "--batch", "1,2", "--rounds", "1", "--json", "--plot"]
+    quick = [
+        mock.patch.object(lowerings, "start", lambda *_: lowerings.Start(2.0, 0.5)),
+        mock.patch.object(benchmark, "WARM_UP", 0),
+        mock.patch.object(profile, "WARM_UP", 0),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ]
+    with contextlib.ExitStack() as stack:
+        *_, out, err = map(stack.enter_context, quick)
+        status = app.run([*map(str, told), str(Path(folder, "out.svg"))])
+    return status, out.getvalue(), err.getvalue()
+
+
+def test_both_lowerings_side_by_side(virtual: Simulator, tmp_path: Path) -> None:
+    status, out, err = virtual.apply(_bench, str(tmp_path))
+    assert status == 0, err
+    told = json.loads(out)
+    (found,) = told["side_by_side"]
+    assert told["machine"]["gpu"]["card"] == "a virtual card" and found["starts"]["cuda"]["cold"] == 2.0
+    assert found["devices"]["cuda"].startswith("a virtual card (compute capability 9.0")
+    kinds = [(r["batch"], r["device"], r["phases"]) for r in found["runs"]]
+    parts = {"to_device": 0.5e-3, "compute": 0.5e-3, "from_device": 0.5e-3}
+    assert kinds == [(1, "reference", None), (1, "cuda", parts), (2, "reference", None), (2, "cuda", parts)]
+    assert all(0 <= r["difference"] < 1e-5 and r["images_per_second"] > 0 for r in found["runs"])
+    assert (tmp_path / "out.svg").read_text().startswith("<svg")
+
+
+def _replayed() -> tuple[list[str], int]:
+    fake, _ = _program(FACTOR)
+    import netdsl
+    from cuda_peers import own_call
+
+    model = netdsl.compile(FACTOR, "random", device="cuda")
+    call = own_call(model, [np.ones((2, 3), np.float32)])
+    fake.log.clear()
+    call()
+    return list(fake.log), len(model._program.plan(2).steps)
+
+
+def test_a_call_that_is_compared_with_pytorch_is_one_graph(virtual: Simulator) -> None:
+    log, steps = virtual.apply(_replayed)
+    assert log == [f"graph of {steps}", "cuStreamSynchronize"]
+
+
+def _memory(x: np.ndarray) -> tuple[tuple[int, int], tuple[int, int], str]:
     fake, program = _program()
     from netdsl.errors import DeviceError
 
     program([x])
-    used = len(fake.alive)
+    used = len(fake.alive), len(fake.locked)
     said = ""
     fake.cuMemGetInfo = lambda: (0, 0, 0)
     try:
@@ -99,12 +200,12 @@ def _memory(x: np.ndarray) -> tuple[int, int, str]:
         said = error.render()
     del program
     gc.collect()
-    return used, len(fake.alive), said
+    return used, (len(fake.alive), len(fake.locked)), said
 
 
 def test_memory_is_given_back_and_its_lack_is_said(virtual: Simulator) -> None:
     used, left, said = virtual.apply(_memory, case()[1])
-    assert used > 0 and left == 0
+    assert used[0] > 0 and used[1] == 4 and left == (0, 0)  # two pieces for batches of 1 and of 2
     assert "error[cuda-memory]: not enough GPU memory for" in said
 
 
@@ -133,9 +234,9 @@ def _profile(x: np.ndarray) -> Any:
     from netdsl.backends.cuda import profile
     from netdsl.profiles import Roof
 
-    profile.WARM_UP, profile.REPEATS = 0, 1
-    profile.roof = lambda: Roof(1, 1e12, 1e12, "a virtual card")
-    return profile.profile(program, [x], rounds=1)
+    roof = Roof(1, 1e12, 1e12, "a virtual card")
+    with mock.patch.multiple(profile, WARM_UP=0, REPEATS=1, roof=lambda precision: roof):
+        return profile.profile(program, [x], rounds=1)
 
 
 def test_a_profile_has_every_step(virtual: Simulator) -> None:
@@ -145,6 +246,59 @@ def test_a_profile_has_every_step(virtual: Simulator) -> None:
     assert sum(step.share for step in found) == pytest.approx(1)
     assert [step.op for step in found if step.macs] == ["conv", "conv", "dense"]
     assert "measured of a virtual card" in str(found)
+
+
+def _products(precision: str) -> tuple[np.ndarray, int]:
+    import virtual_driver
+
+    virtual_driver.install()
+    from netdsl.backends.cuda import device
+    from netdsl.backends.cuda.kernels.measure import TILES
+    from netdsl.backends.cuda.steps import Kernel, block_each
+
+    runtime = device.runtime()
+    given, kinds = {"out": runtime.empty(32), "steps": 3}, {"out": "float32[]", "steps": "int64"}
+    kernel = Kernel("measure", "tensor_products", (precision,))
+    stream, found = runtime.Stream(), np.empty(32, np.float32)
+    runtime.Launch(kernel, kinds, block_each(1, 32), given, (9, 0))(stream)
+    stream.fetch(given["out"], found)
+    return found, TILES
+
+
+def test_the_tensor_cores_peak_is_that_of_true_products(virtual: Simulator) -> None:
+    """All that a warp adds up in tf32 is so many times the sum of one 16x8 by 8x8 product."""
+    found, tiles = virtual.apply(_products, "tf32")
+    lane = np.arange(32)
+    factors = (lane & 7) * np.float32(0.999), (lane & 3) + 0.5
+    left = np.array([[factors[0][row % 8 * 4 + depth % 4] for depth in range(8)] for row in range(16)])
+    right = np.array([[factors[1][column * 4 + depth % 4] for column in range(8)] for depth in range(8)])
+    assert found.sum() == pytest.approx(3 * tiles * (left @ right).sum(), rel=1e-3)
+
+
+def _roofs() -> tuple[list[Any], list[Any]]:
+    import virtual_driver
+
+    virtual_driver.install()
+    from netdsl.backends.cuda import profile
+
+    asked: list[Any] = []
+
+    def best(kernel: Any, geometry: Any, values: Any) -> float:
+        asked.append((kernel.name, geometry.grid[0], geometry.threads, values.get("steps")))
+        return 0.5
+
+    with mock.patch.multiple(profile, _best=best, COPIED_FLOATS=1 << 10):
+        return [profile.roof.__wrapped__(precision) for precision in ("float32", "tf32", "float16")], asked
+
+
+def test_a_roof_counts_what_its_kernels_do(virtual: Simulator) -> None:
+    roofs, asked = virtual.apply(_roofs)
+    names = [name for name, *_ in asked]
+    assert names == ["multiply_adds", "copy", "tensor_products_tf32", "copy", "tensor_products_float16", "copy"]
+    _, blocks, threads, steps = asked[0]
+    fma = 2 * 8 * blocks * threads * steps / 0.5  # eight chains a thread
+    assert [r.flops for r in roofs] == [fma, 16 * 8 * 8 / 32 * fma, 16 * 8 * 16 / 32 * fma]  # of eight tiles a warp
+    assert {r.bandwidth for r in roofs} == {8 * 1024 / 0.5}
 
 
 class Foreign:

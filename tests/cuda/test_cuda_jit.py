@@ -46,6 +46,8 @@ STEPS = plain_steps() if not missing else {}
 MEASURES = {
     Kernel("measure", "multiply_adds"): {"out": "float32[]", "steps": "int64"},
     Kernel("measure", "copy"): {"source": "float32[]", "to": "float32[]", "count": "int64"},
+    Kernel("measure", "tensor_products", ("tf32",)): {"out": "float32[]", "steps": "int64"},
+    Kernel("measure", "tensor_products", ("bfloat16",)): {"out": "float32[]", "steps": "int64"},
 }
 
 

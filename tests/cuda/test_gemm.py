@@ -132,8 +132,21 @@ def test_dense_of_few_images(simulate: Simulator, case: Case) -> None:
     check(simulate, case, gemv_choice(case.shape, HOPPER))
 
 
-def test_dense_that_blocks_share(simulate: Simulator) -> None:
-    case = Case(1, 700, 3, 1, 1)
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+@pytest.mark.parametrize("case", [DENSE[0], DENSE[1]], ids=str)
+def test_dense_with_weights_of_half_the_bytes(simulate: Simulator, case: Case, precision: str) -> None:
+    case = replace(case, precision=precision)
+    choice = gemv_choice(case.shape, HOPPER)
+    weight = draw(case).weight.transpose(0, 2, 3, 1)
+    assert (
+        2 * choice.pack(weight).nbytes == gemv_choice(replace(case, precision="tf32").shape, HOPPER).pack(weight).nbytes
+    )
+    check(simulate, case, choice)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_dense_that_blocks_share(simulate: Simulator, precision: str) -> None:
+    case = Case(1, 700, 3, 1, 1, precision=precision)
     choice = gemv_choice(case.shape, HOPPER)
     assert choice.arguments["splits"] > 1
     check(simulate, case, choice)

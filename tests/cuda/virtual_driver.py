@@ -37,6 +37,8 @@ class VirtualDriver:
     def __init__(self) -> None:
         self.log: list[str] = []
         self.alive: dict[int, Any] = {}
+        self.locked: dict[int, Any] = {}  # page-locked memory of the host
+        self.unlockable = False  # whether there is none
         self.kernels: dict[bytes, Any] = {}  # by code
         self.modules: dict[int, Any] = {}
         self.recording: dict[int, list[Any]] = {}
@@ -69,6 +71,16 @@ class VirtualDriver:
         address = -(-block.ctypes.data // 256) * 256
         self.alive[address] = block
         return FINE, address
+
+    def cuMemHostAlloc(self, count: int, flags: int) -> tuple[Any, ...]:
+        if self.unlockable:
+            return NO_MEMORY, None
+        block = np.full(count, 0xFF, np.uint8)
+        self.locked[block.ctypes.data] = block
+        return FINE, block.ctypes.data
+
+    def cuMemFreeHost(self, address: int) -> tuple[Any, ...]:
+        return (FINE if self.locked.pop(address, None) is not None else WRONG,)
 
     def cuMemFree(self, address: int) -> tuple[Any, ...]:
         return (FINE if self.alive.pop(address, None) is not None else WRONG,)

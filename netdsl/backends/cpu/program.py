@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -120,6 +120,9 @@ class Workspace:
         self.steps = len(rows)
         self.table_address = self.table.ctypes.data
         self.threads = max(plan.shares, default=1)
+        self.go: Callable[[], Any] = self._share  # runs all steps on the arrays that were bound
+        if self.threads == 1:
+            self.go = team().starter(self.table_address, self.steps)
 
     def _word(self, argument: Any, position: int) -> int:
         if isinstance(argument, Address):
@@ -137,8 +140,7 @@ class Workspace:
         for position, port in self.ports:
             self.words[position], _ = outputs[port.index] if port.is_output else inputs[port.index]
 
-    def go(self) -> None:
-        """Run all steps on the arrays that were bound."""
+    def _share(self) -> None:
         team().run(self.table_address, self.steps, self.threads)
 
 
@@ -179,24 +181,25 @@ class Desk:
     places that were bound once.
     """
 
-    def __init__(self, plans: Sequence[Plan], shapes: tuple[Sequence[Shape], Sequence[Shape]]) -> None:
+    def __init__(self, plans: Sequence[Plan], inputs: Sequence[Shape], outputs: Sequence[Shape]) -> None:
         self._work = Workspace(plans[0]) if len(plans) == 1 else Parts(plans)
+        self._shapes = outputs
         self._own: tuple[list[F32], list[F32]] | None = None
-        if 4 * sum(math.prod(s) for side in shapes for s in side) <= COPIED_BYTES:
-            self._own = [np.zeros(s, np.float32) for s in shapes[0]], [np.zeros(s, np.float32) for s in shapes[1]]
+        if 4 * sum(math.prod(shape) for shape in (*inputs, *outputs)) <= COPIED_BYTES:
+            self._own = [np.zeros(s, np.float32) for s in inputs], [np.zeros(s, np.float32) for s in outputs]
             self._work.bind(places(self._own[0]), places(self._own[1]))
 
-    def run(self, inputs: Sequence[F32], outputs: Sequence[F32]) -> None:
-        """One call; results are written to `outputs`."""
-        if self._own is None:
-            self._work.bind(places(inputs), places(outputs))
+    def run(self, inputs: Sequence[F32]) -> list[F32]:
+        """One call; results are new arrays."""
+        if self._own is not None:
+            for own, x in zip(self._own[0], inputs, strict=True):
+                own[...] = x
             self._work.go()
-            return
-        for own, x in zip(self._own[0], inputs, strict=True):
-            own[...] = x
+            return [own.copy() for own in self._own[1]]
+        outputs = [np.empty(shape, np.float32) for shape in self._shapes]
+        self._work.bind(places(inputs), places(outputs))
         self._work.go()
-        for y, own in zip(outputs, self._own[1], strict=True):
-            y[...] = own
+        return outputs
 
 
 def places(arrays: Sequence[F32]) -> list[Place]:
@@ -264,25 +267,26 @@ class Program:
 
     def __call__(self, inputs: Sequence[F32]) -> list[F32]:
         n = len(inputs[0])
+        if 0 < n <= self.images_at_once:
+            return self._run(n, inputs)
         outputs = [np.empty((n, *shape), np.float32) for shape in self._shapes]
-        if n <= self.images_at_once:
-            if n:
-                self._run(n, inputs, outputs)
-            return outputs
         for start in range(0, n, self.images_at_once):
             part = slice(start, min(n, start + self.images_at_once))
-            self._run(part.stop - start, [x[part] for x in inputs], [y[part] for y in outputs])
+            made = self._run(part.stop - start, [x[part] for x in inputs])
+            for y, own in zip(outputs, made, strict=True):
+                y[part] = own
         return outputs
 
-    def _run(self, images: int, inputs: Sequence[F32], outputs: Sequence[F32]) -> None:
+    def _run(self, images: int, inputs: Sequence[F32]) -> list[F32]:
         plans, idle = self._idle(images)
         try:
             desk = idle.pop()
         except IndexError:
-            sides = self._inputs, self._shapes
-            desk = Desk(plans, ([(images, *s) for s in sides[0]], [(images, *s) for s in sides[1]]))
-        desk.run(inputs, outputs)
+            sides = [[(images, *shape) for shape in side] for side in (self._inputs, self._shapes)]
+            desk = Desk(plans, sides[0], sides[1])
+        outputs = desk.run(inputs)
         idle.append(desk)
+        return outputs
 
 
 def lower(

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from netdsl.errors import DeviceError
 
 SMALLEST_CAPABILITY = (7, 5)  # the oldest that CUDA 13 compiles for
 INSTALL = "pip install -U 'netdsl[cuda13]' (or 'netdsl[cuda12]' for a driver older than 580)"
+
+PACKAGES = ("numba", "numba-cuda", "cuda-core", "cuda-bindings", "nvidia-nvvm", "nvidia-nvjitlink", "nvidia-cuda-nvcc")
+DRIVER_FACTS = Path("/proc/driver/nvidia/version")
 
 _opened: tuple[int, Device] | None = None  # the process that opened the device: a fork cannot use it
 
@@ -58,6 +64,33 @@ def usable() -> Device | None:
         return None
     with suppress(DeviceError):
         return find()
+    return None
+
+
+def facts() -> dict[str, Any]:
+    """The GPU for the record: the card, its driver, the packages that compile for it. Raises DeviceError."""
+    card = find()
+    return {
+        "card": card.name, "compute_capability": ".".join(map(str, card.capability)),
+        "multiprocessors": card.multiprocessors, "memory_bytes": card.memory_bytes, "driver": _driver_version(),
+        "versions": versions(),
+    }  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that compile for a GPU, as far as they are installed."""
+    found = {}
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def _driver_version() -> str | None:
+    """The driver's version as nvidia-smi shows it, where the system tells."""
+    with suppress(OSError):
+        found = re.search(r"Kernel Module.*?(\d+(\.\d+)+)", DRIVER_FACTS.read_text(encoding="utf-8"))
+        return found and found[1]
     return None
 
 

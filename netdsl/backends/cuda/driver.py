@@ -21,6 +21,8 @@ from netdsl.backends.cuda import jit
 from netdsl.backends.cuda.steps import Geometry, Kernel
 from netdsl.errors import DeviceError
 
+F32 = NDArray[np.float32]
+
 PLAIN_SHARED_BYTES = 48 * 1024  # dynamic shared memory that a kernel may have without asking
 DEFAULT_STREAM = 1  # what DLPack and the CUDA array interface call the legacy default stream
 ARRAY_WORDS = 7  # parameters that numba.cuda makes of a flat array: two unused, size, item size, address, shape, stride
@@ -112,6 +114,54 @@ def upload(values: NDArray[Any]) -> Array:
     return array
 
 
+class PageLocked:
+    """float32 values of the host that the system leaves where they are, so that the GPU copies them by itself."""
+
+    def __init__(self, count: int) -> None:
+        self.address = 0
+        enter()
+        self.address = int(call(cu.cuMemHostAlloc(4 * count, 0), "page-locked memory"))
+        self.__array_interface__ = {"shape": (count,), "typestr": "<f4", "data": (self.address, False), "version": 3}
+
+    def __del__(self) -> None:
+        with suppress(Exception):  # the driver may be gone already when the process ends
+            if self.address and os.getpid() == _process:
+                enter()
+                cu.cuMemFreeHost(self.address)
+
+
+def page_locked(count: int) -> F32 | None:
+    """A flat array of the host in page-locked memory, or None where the system gives none."""
+    with suppress(DeviceError):
+        return np.asarray(PageLocked(count))
+    return None
+
+
+class Mark:
+    """A place in a stream's queue: the host can wait until it is passed, and ask how long from one to another."""
+
+    def __init__(self, stream: Stream, timed: bool) -> None:
+        self._event: Any = None
+        flags = 0 if timed else cu.CUevent_flags.CU_EVENT_DISABLE_TIMING.value
+        self._event = call(cu.cuEventCreate(flags))
+        call(cu.cuEventRecord(self._event, stream.handle))
+
+    def __del__(self) -> None:
+        with suppress(Exception):  # the driver may be gone already when the process ends
+            if self._event is not None and os.getpid() == _process:
+                enter()
+                cu.cuEventDestroy(self._event)
+
+    def wait(self) -> None:
+        """Wait until everything queued before is done."""
+        call(cu.cuEventSynchronize(self._event), "running the network")
+
+    def until(self, later: Mark) -> float:
+        """Seconds from here to a later mark, by the GPU's own clock; both are timed."""
+        later.wait()
+        return float(call(cu.cuEventElapsedTime(self._event, later._event))) * 1e-3
+
+
 class Stream:
     """A queue of launches and copies of its own, independent of the default stream."""
 
@@ -143,6 +193,10 @@ class Stream:
         call(cu.cuEventRecord(event, other))
         call(cu.cuStreamWaitEvent(self.handle, event, 0))
         call(cu.cuEventDestroy(event))  # the driver keeps it as long as somebody waits for it
+
+    def mark(self, timed: bool = False) -> Mark:
+        """This place in the queue."""
+        return Mark(self, timed)
 
     @staticmethod
     def wait_for(handle: int) -> None:
@@ -254,12 +308,6 @@ class LaunchGraph:
 
 def seconds(stream: Stream, graph: LaunchGraph) -> float:
     """How long a graph's launches take, by the GPU's own clock."""
-    start, end = call(cu.cuEventCreate(0)), call(cu.cuEventCreate(0))
-    call(cu.cuEventRecord(start, stream.handle))
+    start = stream.mark(timed=True)
     graph.launch(stream)
-    call(cu.cuEventRecord(end, stream.handle))
-    call(cu.cuEventSynchronize(end))
-    lasts = float(call(cu.cuEventElapsedTime(start, end))) * 1e-3
-    call(cu.cuEventDestroy(start))
-    call(cu.cuEventDestroy(end))
-    return lasts
+    return start.until(stream.mark(timed=True))

@@ -103,7 +103,13 @@ def compile_kernel(kernel: Kernel, kinds: Mapping[str, str], capability: Capabil
 
 
 def _compiled(kernel: Kernel, kinds: Mapping[str, str], capability: Capability) -> Compiled:
-    from cuda.core import Linker, LinkerOptions, ObjectCode
+    ptx, types = to_ptx(kernel, kinds, capability)
+    (symbol,) = re.findall(r"\.entry\s+(\w+)", ptx)
+    return Compiled(symbol, kernel.parameters, types, linked(ptx, capability))
+
+
+def to_ptx(kernel: Kernel, kinds: Mapping[str, str], capability: Capability) -> tuple[str, tuple[str, ...]]:
+    """A kernel as PTX, and the types of its parameters. Raises whatever the compilers raise."""
     from numba import cuda, types
 
     function, narrow = kernel.build(), kernel.narrow
@@ -118,12 +124,17 @@ def _compiled(kernel: Kernel, kinds: Mapping[str, str], capability: Capability) 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the compilers about themselves
         ptx, _ = cuda.compile(function, signature, **options)
-        linker = Linker(
-            ObjectCode.from_ptx(ptx.encode()), options=LinkerOptions(arch=f"sm_{capability[0]}{capability[1]}")
-        )
-        code = linker.link("cubin").code
-    (symbol,) = re.findall(r"\.entry\s+(\w+)", ptx)
-    return Compiled(symbol, kernel.parameters, names, bytes(code))
+    return ptx, names
+
+
+def linked(ptx: str, capability: Capability) -> bytes:
+    """PTX as machine code, a cubin. Raises whatever the linker raises."""
+    from cuda.core import Linker, LinkerOptions, ObjectCode
+
+    options = LinkerOptions(arch=f"sm_{capability[0]}{capability[1]}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the compilers about themselves
+        return bytes(Linker(ObjectCode.from_ptx(ptx.encode()), options=options).link("cubin").code)
 
 
 def _read(path: Path) -> Compiled | None:

@@ -16,13 +16,18 @@ from netdsl.backends.cuda.steps import BLOCK, Geometry, Kernel, block_each, one_
 from netdsl.backends.cuda.views import Address, Argument, Data, Port
 from netdsl.errors import DeviceError
 from netdsl.graph.ir import Graph
-from netdsl.profiles import Profile, Roof, Timed
+from netdsl.profiles import Phases, Profile, Roof, Timed
 
 WARM_UP = 2  # chosen: rounds that do not count
 REPEATS = 10  # chosen: launches of a step that are timed together, so that none waits for the host
 COPIED_FLOATS = 1 << 28  # chosen: 1 GiB, beyond any cache
 CHAIN_STEPS = 1 << 14  # chosen: a run of a millisecond or more
 RUNS = 10  # chosen: the best of so many runs counts, as a ceiling is meant
+TENSOR_FLOP = {
+    "tf32": 2 * 8 * 16 * 8 * 8,
+    "float16": 2 * 8 * 16 * 8 * 16,
+    "bfloat16": 2 * 8 * 16 * 8 * 16,
+}  # warp, step
 WAVES = 32  # chosen: blocks for each multiprocessor
 
 
@@ -33,8 +38,7 @@ def profile(program: Program, inputs: Sequence[F32], rounds: int = 20) -> Profil
     they fit. The whole call is timed likewise, without the copies from and to the host. Of a batch that goes through
     the layers in turns, the first turn is profiled. Errors: DeviceError in the simulator, which has no clock.
     """
-    if program.device.simulated:
-        raise DeviceError("the simulator of numba.cuda has no clock", code="no-profile", hint='use device="cpu"')
+    _need_clock(program)
     images = min(len(inputs[0]), program.images_at_once)
     plan = program.plan(images)
     workspace = program.workspace(images)
@@ -43,7 +47,7 @@ def profile(program: Program, inputs: Sequence[F32], rounds: int = 20) -> Profil
     clock = partial(_seconds, workspace.stream, rounds)
     seconds = [clock(partial(workspace.queue, i, i + 1), REPEATS) for i in range(len(plan.steps))]
     call = clock(partial(workspace.queue, 0, len(plan.steps)), 1)
-    ceiling = roof()
+    ceiling = roof(program.precision)
     macs, whole = _macs(program.graph, plan), sum(seconds)
     ops = {node.path: node.op.name for node in program.graph}
     steps = []
@@ -52,6 +56,22 @@ def profile(program: Program, inputs: Sequence[F32], rounds: int = 20) -> Profil
         part = 2 * work / lasts / ceiling.flops
         steps.append(Timed(step.node, ops[step.node], step.kernel.name, lasts, lasts / whole, 1, work, moved, part))
     return Profile(program.graph.name, images, rounds, ceiling, tuple(steps), call)
+
+
+def phases(program: Program, inputs: Sequence[F32], rounds: int = 20) -> Phases:
+    """The median times of the parts of a call on float32 C-contiguous arrays [N, ...] of the host, N at least 1.
+
+    Errors: DeviceError in the simulator, which has no clock.
+    """
+    _need_clock(program)
+    found = [program.phases(inputs) for _ in range(WARM_UP + rounds)][WARM_UP:]
+    parts = zip(*((p.to_device, p.compute, p.from_device) for p in found), strict=True)
+    return Phases(*map(statistics.median, parts))
+
+
+def _need_clock(program: Program) -> None:
+    if program.device.simulated:
+        raise DeviceError("the simulator of numba.cuda has no clock", code="no-profile", hint='use device="cpu"')
 
 
 def _seconds(stream: Any, rounds: int, launch: Callable[[], None], repeats: int) -> float:
@@ -68,23 +88,23 @@ def _seconds(stream: Any, rounds: int, launch: Callable[[], None], repeats: int)
 
 
 @cache
-def roof() -> Roof:
-    """What the GPU does at most: float32 multiply-adds and copied bytes a second, measured once in a process."""
+def roof(precision: str = "float32") -> Roof:
+    """What the GPU does at most, measured once in a process: FLOP and copied bytes a second.
+
+    FLOP are those of float32 multiply-adds, or in another precision of the tensor cores' mma.sync instructions.
+    """
     card, runtime = device.find(), device.runtime()
     blocks = WAVES * card.multiprocessors
-    adds = {"out": runtime.empty(blocks * BLOCK), "steps": CHAIN_STEPS}
-    flops = (
-        2
-        * 8
-        * CHAIN_STEPS
-        * blocks
-        * BLOCK
-        / _best(Kernel("measure", "multiply_adds"), block_each(blocks, BLOCK), adds)
-    )
+    out, geometry = runtime.empty(blocks * BLOCK), block_each(blocks, BLOCK)
+    if precision == "float32":
+        kernel, flop = Kernel("measure", "multiply_adds"), 2 * 8 * BLOCK
+    else:
+        kernel, flop = Kernel("measure", "tensor_products", (precision,)), BLOCK // 32 * TENSOR_FLOP[precision]
+    seconds = _best(kernel, geometry, {"out": out, "steps": CHAIN_STEPS})
     count = min(COPIED_FLOATS, runtime.free_bytes() // 16 // 4 * 4)
     copy = {"source": runtime.empty(count), "to": runtime.empty(count), "count": count}
     bandwidth = 8 * count / _best(Kernel("measure", "copy"), one_each(count // 4), copy)
-    return Roof(1, flops, bandwidth, card.name)
+    return Roof(1, CHAIN_STEPS * blocks * flop / seconds, bandwidth, card.name)
 
 
 def _best(kernel: Kernel, geometry: Geometry, values: dict[str, Any]) -> float:

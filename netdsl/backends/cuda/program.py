@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import operator
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 from netdsl.backends.cuda import device, jit
 from netdsl.backends.cuda.lower import plan_steps
 from netdsl.backends.cuda.planner import Planner, WeightBank
+from netdsl.backends.cuda.staging import staging
 from netdsl.backends.cuda.steps import Step
 from netdsl.backends.cuda.tensors import DeviceTensor
 from netdsl.backends.cuda.tiles import Target
@@ -25,6 +28,7 @@ from netdsl.errors import DeviceError
 from netdsl.graph.ir import Graph
 from netdsl.passes import rewrite
 from netdsl.plan.memory import place_buffers
+from netdsl.profiles import Phases
 from netdsl.tensor import Shape
 
 F32 = NDArray[np.float32]
@@ -103,6 +107,7 @@ class Workspace:
         self.counters = runtime.upload(np.zeros(max(1, plan.counters), np.int32))
         sizes = [s.type.elements for s in graph.inputs], [graph.nodes[s.node].type.elements for s in graph.outputs]
         self.inputs, self.outputs = ([runtime.empty(plan.images * n) for n in side] for side in sizes)
+        self._staging = staging(runtime, plan.images * max(map(max, sizes)))
         self._launches = [self._launch(step, bank, capability) for step in plan.steps]
         self._ports = [{k: a for k, a in s.arguments.items() if isinstance(a, Port)} for s in plan.steps]
         self._recorded: dict[tuple[int, int], Any] = {}  # graphs by first and end step
@@ -128,22 +133,39 @@ class Workspace:
     def call(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Run the plan on flat arrays, of the host or the device, and wait for the result.
 
-        Those on the device are read and written where they lie; others go through arrays of the workspace.
+        Those on the device are read and written where they lie; others go through arrays of the workspace, on their
+        way there through page-locked memory.
         """
-        stream = self.stream
         self._runtime.enter()
+        self._queue_call(inputs, outputs, lambda: None)
+        self.stream.wait()
+
+    def timed_call(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> Phases:
+        """As `call`, and how long its parts took by the GPU's clock."""
+        marks: list[Any] = []
+        self._runtime.enter()
+        self._queue_call(inputs, outputs, lambda: marks.append(self.stream.mark(timed=True)))
+        self.stream.wait()
+        return Phases(*(start.until(end) for start, end in pairwise(marks)))
+
+    def _queue_call(self, inputs: Sequence[Any], outputs: Sequence[Any], mark: Callable[[], None]) -> None:
+        """Queue copies and steps; `mark` is called before and after each part: inputs, steps, outputs."""
+        stream, way = self.stream, self._staging
         sources = [x.place if isinstance(x, OnDevice) else own for x, own in zip(inputs, self.inputs, strict=True)]
         targets = [y.place if isinstance(y, OnDevice) else own for y, own in zip(outputs, self.outputs, strict=True)]
         if any(isinstance(x, OnDevice) for x in inputs):
             stream.after()
+        mark()
         for x, place in zip(inputs, sources, strict=True):
             if not isinstance(x, OnDevice):
-                stream.send(x, place)
+                way.send(stream, x, place) if way else stream.send(x, place)
+        mark()
         self._run(sources, targets)
+        mark()
         for y, place in zip(outputs, targets, strict=True):
             if not isinstance(y, OnDevice):
-                stream.fetch(place, y)
-        stream.wait()
+                way.fetch(stream, place, y) if way else stream.fetch(place, y)
+        mark()
 
     def _run(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Queue the whole plan on flat device arrays.
@@ -255,10 +277,26 @@ class Program:
         n = len(inputs[0])
         stays = any(isinstance(x, DeviceTensor) for x in inputs)
         outputs = [self._output((n, *shape), stays) for shape in self.shapes]
+        for images, given, wanted in self._turns(inputs, outputs):
+            with self._borrowed(images) as workspace:
+                workspace.call(given, wanted)
+        return outputs
+
+    def phases(self, inputs: Sequence[F32]) -> Phases:
+        """How long the parts of one call on arrays of the host take, all turns of its batch together."""
+        outputs = [np.empty((len(inputs[0]), *shape), np.float32) for shape in self.shapes]
+        total = Phases(0.0, 0.0, 0.0)
+        for images, given, wanted in self._turns(inputs, outputs):
+            with self._borrowed(images) as workspace:
+                total += workspace.timed_call(given, wanted)
+        return total
+
+    def _turns(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> Iterator[tuple[int, list[Any], list[Any]]]:
+        """The images that go through the layers together: how many, and their part of each array, flat."""
+        n = len(inputs[0])
         for start in range(0, n, self.images_at_once):
             part = slice(start, min(n, start + self.images_at_once))
-            self._run(part.stop - start, [_part(x, part) for x in inputs], [_part(y, part) for y in outputs])
-        return outputs
+            yield part.stop - start, [_part(x, part) for x in inputs], [_part(y, part) for y in outputs]
 
     @staticmethod
     def _output(shape: Shape, stays: bool) -> Any:
@@ -266,14 +304,15 @@ class Program:
             return np.empty(shape, np.float32)
         return DeviceTensor(device.runtime().empty(math.prod(shape)), shape)
 
-    def _run(self, images: int, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        """Run flat arrays of the host or the device through one workspace."""
+    @contextmanager
+    def _borrowed(self, images: int) -> Iterator[Workspace]:
+        """A workspace that nobody else has meanwhile; one in which something failed is not used again."""
         idle = self._idle(images)[1]
         try:
             workspace = idle.pop()
         except IndexError:
             workspace = self.workspace(images)
-        workspace.call(inputs, outputs)
+        yield workspace
         idle.append(workspace)
 
 

@@ -258,17 +258,21 @@ def cycles(shape: ConvShape, target: Target, tile: Tile, splits: int) -> float:
 
 
 def gemv_choice(shape: ConvShape, target: Target) -> Choice:
-    """Few pixels: every weight is read once by somebody, and multiplied with all pixels there."""
+    """Few pixels: every weight is read once by somebody, and multiplied with all pixels there.
+
+    In half precision weights are stored so, as reading them is what takes the time; inputs are not rounded.
+    """
     images = 1 << (shape.pixels - 1).bit_length() if shape.pixels else 1
     tiles = -(-shape.columns // 32)
     wanted = -(-4 * target.multiprocessors // tiles)
     splits = max(1, min(wanted, shape.slices // 8, SPLITS[-1]))
     arguments = gemm_arguments(shape) | {"splits": splits}
     shared = tiles if splits > 1 else 0
-    kernel = Kernel("gemv", "gemv", (images, shape.function))
+    stored = shape.precision if shape.precision in ("float16", "bfloat16") else "float32"
+    kernel = Kernel("gemv", "gemv", (images, shape.function, stored))
     return Choice(
         kernel, Geometry((tiles, splits, 1), (256, 1, 1)),
-        partial(pack_gemm, groups=1, precision="float32"), ("gemm", "float32"),
+        partial(pack_gemm, groups=1, precision=stored), ("gemm", stored),
         arguments, shared * splits * 32 * images, shared,
     )  # fmt: skip
 

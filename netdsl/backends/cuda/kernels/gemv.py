@@ -2,19 +2,21 @@
 
 A block makes 32 columns for all pixels. Its threads are 8 across, four columns each by 16-byte loads, x 32 down
 the depth; a thread keeps LOADS rows of weights in flight. Blocks along y share the depth; the last to finish adds their
-sums in the order of depth. Weights and arguments are those of `gemm.py`.
+sums in the order of depth. Weights and arguments are those of `gemm.py`. In half precision a row of weights is two
+depths, and half as many bytes are read; inputs and sums are float32 all the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from numba import float32, int32, int64
 
 from netdsl.backends.cuda.kernels.functions import FUNCTIONS, limited
 from netdsl.backends.cuda.kernels.gemm_parts import NARROW, pixel_of, share
-from netdsl.backends.cuda.kernels.ptx import ALIGN, load4, store4
-from netdsl.backends.cuda.simt import cuda
+from netdsl.backends.cuda.kernels.ptx import ALIGN, load2, load4, of_bf16, of_f16, store4
+from netdsl.backends.cuda.simt import cuda, device_function
 
 THREADS = 256
 ACROSS = 8  # threads along the columns
@@ -24,10 +26,40 @@ SLAB = 1024  # values of depth whose inputs are in shared memory together; also 
 LOADS = 8  # chosen: 32 KiB of weights in flight for each block
 
 
-def make_gemv(most: int, function: str | None) -> Callable[..., None]:
-    """For at most so many output pixels, in float32."""
+HALVES = {"float16": of_f16, "bfloat16": of_bf16}
+
+
+def _multiply(most: int, weights: str) -> tuple[Any, int]:
+    """What adds row i of the weights held, the k-th of the slab, to all sums; and how many depths a row is."""
+
+    @device_function
+    def whole(sums, values, rows, i, k):  # type: ignore[no-untyped-def]
+        for m in range(most):
+            for e in range(4):
+                sums[4 * m + e] += values[m * SLAB + k] * rows[4 * i + e]
+
+    if weights == "float32":
+        return whole, 1
+    halves = HALVES[weights]
+
+    @device_function
+    def half(sums, values, rows, i, k):  # type: ignore[no-untyped-def]
+        for e in range(4):
+            first, second = halves(rows[4 * i + e])
+            for m in range(most):
+                x, y = load2(values, m * SLAB + 2 * k)
+                sums[4 * m + e] += x * first
+                sums[4 * m + e] += y * second
+
+    return half, 2
+
+
+def make_gemv(most: int, function: str | None, weights: str = "float32") -> Callable[..., None]:
+    """For at most so many output pixels, weights stored in float32, float16 or bfloat16."""
     apply = FUNCTIONS[function]
-    room, mine, held = SLAB * most, 4 * most, 4 * LOADS
+    multiply, depths = _multiply(most, weights)
+    loads = LOADS if most * depths < 16 else LOADS // 2  # a longer loop is not unrolled, and its rows would not stay
+    room, mine, held = SLAB * most, 4 * most, 4 * loads
 
     def gemv(  # type: ignore[no-untyped-def]
         arena, x, w, bias, y, r, low, high, a, images, in_height, in_width, height, width, taps_h, taps_w,
@@ -61,21 +93,19 @@ def make_gemv(most: int, function: str | None) -> Callable[..., None]:
                     else:
                         store4(values, to, float32(0.0), float32(0.0), float32(0.0), float32(0.0))
             cuda.syncthreads()
+            count = 4 * here // depths
             if column < columns:
-                for start in range(down, 4 * here, LOADS * DOWN):
-                    for i in range(LOADS):
+                for start in range(down, count, loads * DOWN):
+                    for i in range(loads):
                         k = start + i * DOWN
                         for e in range(4):
                             rows[4 * i + e] = 0.0
-                        if k < 4 * here:
-                            b = load4(w, (4 * int64(base) + k) * columns + column)
+                        if k < count:
+                            b = load4(w, (4 * int64(base) // depths + k) * columns + column)
                             for e in range(4):
                                 rows[4 * i + e] = b[e]
-                    for i in range(LOADS):
-                        k = min(start + i * DOWN, 4 * here - 1)
-                        for m in range(most):
-                            for e in range(4):
-                                sums[4 * m + e] += values[m * SLAB + k] * rows[4 * i + e]
+                    for i in range(loads):
+                        multiply(sums, values, rows, i, min(start + i * DOWN, count - 1))
         cuda.syncthreads()
         for m in range(most):
             to = m * SLAB + down * COLUMNS + 4 * (tid & ACROSS - 1)

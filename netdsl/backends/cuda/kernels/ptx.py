@@ -30,6 +30,8 @@ if SIMULATED:
         mma_bf16,
         mma_f16,
         mma_tf32,
+        of_bf16,
+        of_f16,
         store2,
         store4,
         thread_anew,
@@ -185,6 +187,32 @@ else:
         """The word of two values rounded to bfloat16, nearest, ties to even."""
         return _pair("cvt.rn.bf16x2.f32")
 
+    @intrinsic
+    def of_f16(typing, word):  # type: ignore[no-untyped-def]
+        """The two float16 values of a word that a float32 array holds, the low half first."""
+
+        def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            two = ir.LiteralStructType([_F32] * 2)
+            text = "{ .reg .b16 l, h; mov.b32 {l, h}, $2; cvt.f32.f16 $0, l; cvt.f32.f16 $1, h; }"
+            bits = builder.bitcast(arguments[0], _I32)
+            made = _asm(builder, two, text, "=f,=f,r", [bits], effect=False)
+            parts = [builder.extract_value(made, i) for i in range(2)]
+            return context.make_tuple(builder, signature.return_type, parts)
+
+        return types.UniTuple(types.float32, 2)(types.float32), build
+
+    @intrinsic
+    def of_bf16(typing, word):  # type: ignore[no-untyped-def]
+        """The two bfloat16 values of a word that a float32 array holds, the low half first."""
+
+        def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            bits = builder.bitcast(arguments[0], _I32)
+            halves = builder.shl(bits, _I32(16)), builder.and_(bits, _I32(0xFFFF0000))
+            parts = [builder.bitcast(half, _F32) for half in halves]
+            return context.make_tuple(builder, signature.return_type, parts)
+
+        return types.UniTuple(types.float32, 2)(types.float32), build
+
     def _mma(instruction: str) -> Any:
         """Four words of the left matrix, two of the right as float32 arrays hold them, four sums; new sums."""
 
@@ -218,5 +246,5 @@ else:
 
 __all__ = [
     "ALIGN", "SIMULATED", "as_bf16", "as_f16", "as_tf32", "block_anew", "copies_commit", "copies_wait", "copy4",
-    "load2", "load4", "mma_bf16", "mma_f16", "mma_tf32", "store2", "store4", "thread_anew",
+    "load2", "load4", "mma_bf16", "mma_f16", "mma_tf32", "of_bf16", "of_f16", "store2", "store4", "thread_anew",
 ]  # fmt: skip

@@ -97,6 +97,16 @@ def _bf16_of(word: int) -> tuple[float, ...]:
     return tuple(float(np.uint32(w << 16).view(np.float32)) for w in (word & 0xFFFF, word >> 16))
 
 
+def of_f16(word: Any) -> tuple[Any, ...]:
+    """The two float16 values of a word that a float32 array holds, the low half first."""
+    return tuple(np.float32(x) for x in _f16_of(int(np.float32(word).view(np.uint32))))
+
+
+def of_bf16(word: Any) -> tuple[Any, ...]:
+    """The two bfloat16 values of a word that a float32 array holds, the low half first."""
+    return tuple(np.float32(x) for x in _bf16_of(int(np.float32(word).view(np.uint32))))
+
+
 def _mma(unpack: Any, values: tuple[Any, ...]) -> tuple[Any, ...]:
     """What thread `lane` of a warp gets of the product that its 32 threads ask for together.
 
