@@ -127,9 +127,9 @@ def kernel() -> str:
     return fenced(textwrap.dedent("\n".join(lines[first : last + 1])), "python")
 
 
-def loop() -> str:
-    """The innermost loop, as LLVM compiles it here."""
-    lines = [line.strip() for line in jit.assembly(step().kernel).splitlines()]
+def innermost(kernel: jit.Kernel) -> list[str]:
+    """The lines of a kernel's loop with the most multiply-adds: its label, then instructions to the jump back."""
+    lines = [line.strip() for line in jit.assembly(kernel).splitlines()]
     blocks: list[list[str]] = [[]]
     for line in lines:
         if re.match(r"\.?\w+:", line):
@@ -138,8 +138,14 @@ def loop() -> str:
             blocks[-1].append(line)
     block = max(blocks, key=lambda b: sum("vfmadd" in line for line in b))
     end = next(i for i, line in enumerate(block) if line.startswith("j"))
-    rows = (f"    {line.partition(chr(9))[0]:<16}{line.partition(chr(9))[2]}" for line in block[1 : end + 1])
-    return fenced("\n".join([compiled_by(), block[0], *rows]), "asm")
+    return block[: end + 1]
+
+
+def loop() -> str:
+    """The innermost loop, as LLVM compiles it here."""
+    label, *block = innermost(step().kernel)
+    rows = (f"    {line.partition(chr(9))[0]:<16}{line.partition(chr(9))[2]}" for line in block)
+    return fenced("\n".join([compiled_by(), label, *rows]), "asm")
 
 
 def compiled_by() -> str:

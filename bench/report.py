@@ -18,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import algebra
+import half
 import ladder
 import memory
 import scaling
@@ -27,7 +28,7 @@ from netdsl.plots import plot_of_comparisons
 from peers import table
 from records import RESULTS, ROOT, Record, checked, read
 
-PROGRAMS = ("peers", "others", "startup", "memory", "scaling", "ladder", "algebra")
+PROGRAMS = ("peers", "others", "startup", "memory", "scaling", "half", "ladder", "algebra")
 SCRIPTS = {"others": "peers"}  # where the results are not named like the program
 FULL = {"peers": ["--networks", "headline"], "others": ["--networks", "others", "--batch", "1"]}
 QUICK = {
@@ -36,6 +37,7 @@ QUICK = {
     "startup": ["--network", "lenet5", "--runs", "1"],
     "memory": ["--networks", "lenet5"],
     "scaling": ["--networks", "lenet5", "--rounds", "2", "--seconds", "0.1"],
+    "half": ["--networks", "lenet5", "--batch", "1", "--rounds", "2"],
     "ladder": ["--convolutions", "16x8", "--rounds", "2"],
     "algebra": ["--cases", "dense", "--rounds", "2"],
 }
@@ -148,6 +150,17 @@ def scaling_text(record: Record) -> str:
     return f"One thread and all, one caller and many:\n\n{table}\n"
 
 
+def half_text(record: Record) -> str:
+    table = markdown(half.COLUMNS, [half.cells(r) for r in record["results"]], left=3)
+    how = f"{record['threads']} threads, medians of {record['rounds']} turns"
+    return f"""\
+netdsl with `--precision`, beside float32: whole networks and their dense layers by themselves, {how}.
+Memory gives {record["bandwidth"] / 1e9:.1f} GB/s. Differences are relative to the largest value.
+
+{table}
+"""
+
+
 def ladder_text(record: Record) -> str:
     columns = ("3x3 convolution", "rung", "ms", "GFLOP/s", "of peak", "error")
     table = markdown(columns, [ladder.cells(r) for r in record["results"]], left=2)
@@ -178,6 +191,7 @@ TEXTS: Mapping[str, tuple[str, Callable[[Record], str]]] = {
     "startup": ("Start", startup_text),
     "memory": ("Memory", memory_text),
     "scaling": ("Threads and callers", scaling_text),
+    "half": ("Weights in 16 bits", half_text),
     "ladder": ("From loops to Winograd", ladder_text),
     "algebra": ("Linear layers rewritten", algebra_text),
 }
@@ -213,6 +227,9 @@ def ratios(name: str, record: Record) -> dict[str, float]:
         return speedups | {f"{r['network']}, throughput of {r['callers']} callers": r["throughput"] for r in results}
     if name == "algebra":
         return {f"{r['case']}, without {r['rewrite']} / with": r["ratio"] for r in results}
+    if name == "half":
+        return {f"{r['network']}, batch {r['batch']}, {r['precision']} beside float32": r["ratio"]
+                for r in results if r["precision"] != "float32"}  # fmt: skip
     return {f"{r['rung']}, {r['channels']}x{r['side']}, part of the peak": r["part_of_peak"]
             for r in results if r["rung"] in ladder.UPPER}  # fmt: skip
 

@@ -27,7 +27,7 @@ from netdsl.errors import NetWarning
 from netdsl.graph.build import build
 from netdsl.graph.ir import Graph
 from netdsl.ops.base import Array
-from netdsl.peers import TOLERANCE, Call, Peer, Task, Unable, difference
+from netdsl.peers import ROUNDED_TOLERANCE, TOLERANCE, Call, Peer, Task, Unable, difference
 from netdsl.tensor import Shape
 
 WARM_UP = 3  # chosen: calls before the first round
@@ -39,12 +39,18 @@ Report = Callable[[str, int, int], None]  # (what, done, total)
 
 @dataclass(frozen=True)
 class Rules:
-    """How engines are timed. seconds: of a turn at least (or one call); threads: None for all processors."""
+    """How engines are timed.
+
+    threads    None for all processors
+    seconds    of a turn at least (or one call)
+    precision  of netdsl; peers run in float32
+    """
 
     threads: int | None = None
     rounds: int = 30
     seconds: float = 0.01
     seed: int = 0
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -65,12 +71,16 @@ class Outcome:
     @property
     def wrong(self) -> bool:
         """Whether its answer is not netdsl's."""
-        return self.difference is not None and self.difference > TOLERANCE
+        return self.difference is not None and self.reason is not None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All engines on one network and batch; the first outcome is netdsl's. inputs: shapes without the batch."""
+    """All engines on one network and batch; the first outcome is netdsl's.
+
+    inputs     shapes without the batch
+    precision  of netdsl
+    """
 
     network: str
     inputs: tuple[Shape, ...]
@@ -79,10 +89,16 @@ class Comparison:
     threads: int
     macs: int
     outcomes: tuple[Outcome, ...]
+    precision: str = "float32"
 
     @property
     def own(self) -> Outcome:
         return self.outcomes[0]
+
+    @property
+    def precisions(self) -> str:
+        """Of netdsl and the peers, in words."""
+        return "float32" if self.precision == "float32" else f"netdsl in {self.precision}, the others in float32"
 
     @property
     def ratios(self) -> dict[str, float]:
@@ -104,7 +120,7 @@ class Comparison:
         outcomes = tuple(Outcome(**o) for o in record["outcomes"])
         inputs = tuple(tuple(shape) for shape in record["inputs"])
         own = {k: record[k] for k in ("network", "batch", "device", "threads", "macs")}
-        return Comparison(**own, inputs=inputs, outcomes=outcomes)
+        return Comparison(**own, inputs=inputs, outcomes=outcomes, precision=record.get("precision", "float32"))
 
 
 def benchmark(
@@ -132,17 +148,18 @@ def compare(
 ) -> Comparison:  # fmt: skip
     """netdsl and peers on one network: first their answers, then their times.
 
-    A peer whose answer differs by more than TOLERANCE is not timed. If there are peers with answers and none agrees
-    with netdsl, nothing is timed at all.
+    A peer whose answer differs by more than TOLERANCE (ROUNDED_TOLERANCE where netdsl runs in less than float32) is not
+    timed. If there are peers with answers and none agrees with netdsl, nothing is timed at all.
     """
     rules = rules or Rules()
     inputs = noise(graph, batch, rules.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NetWarning)
-        model = compile(graph, weights, device, rules.threads)
+        model = compile(graph, weights, device, rules.threads, precision=rules.precision)
     calls: dict[str, Call] = {"netdsl": lambda: listed(model(*inputs))}
     expected = calls["netdsl"]()
-    task = Task(graph, weights, model.threads, inputs, expected)
+    tolerance = TOLERANCE if model.precision == "float32" else ROUNDED_TOLERANCE
+    task = Task(graph, weights, model.threads, inputs, expected, tolerance)
     found: dict[str, Outcome] = {}
     for peer in peers:
         call, found[peer.name] = _prepared(peer, task)
@@ -157,7 +174,7 @@ def compare(
         own = _timed(own, times["netdsl"])
         found = {name: _timed(o, times[name]) if name in times else o for name, o in found.items()}
     shapes, outcomes = tuple(spec.type.shape for spec in graph.inputs), (own, *found.values())
-    return Comparison(graph.name, shapes, batch, model.device, model.threads, graph.macs, outcomes)
+    return Comparison(graph.name, shapes, batch, model.device, model.threads, graph.macs, outcomes, model.precision)
 
 
 def noise(graph: Graph, batch: int, seed: int = 0) -> list[Array]:
@@ -184,7 +201,7 @@ def _prepared(peer: Peer, task: Task) -> tuple[Call | None, Outcome]:
         said = " ".join(str(error).split())[:200]
         return None, Outcome(peer.name, reason=f"{type(error).__name__}: {said}")
     far = difference(answers, task.expected)
-    if far > TOLERANCE:
+    if far > task.tolerance:
         return None, Outcome(peer.name, difference=far, reason=f"its answer differs by {far:.1e} of the largest value")
     return call, Outcome(peer.name, difference=far)
 

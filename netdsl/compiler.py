@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from netdsl import weights as stored
 from netdsl.errors import InputError, NetWarning
@@ -22,6 +22,9 @@ from netdsl.model import Model, Progress, checked_precision, choose_device, told
 from netdsl.passes import rewrite
 from netdsl.tensor import Shape
 from netdsl.text.parse import parse
+
+if TYPE_CHECKING:
+    from netdsl.backends.cpu.tune import Tuning
 
 Source = str | Path | Graph
 Weights = str | Path | Mapping[str, Any] | None
@@ -54,14 +57,15 @@ def compile(
     inputs    shapes (C, H, W) by input name, for inputs with free sides (`?`) that should be ready at once
     exact     whether every convolution is a plain sum of products; else 3x3 ones may run by Winograd's algorithm, which
               is faster and within 1e-4 of the largest value. The GPU always computes plain sums
-    precision of the products in convolutions and dense layers: "float32", or on a GPU's tensor cores "tf32", "float16"
-              or "bfloat16", with sums in float32: faster, and within 1e-2 of the largest value
+    precision "float32", or less for speed, within 1e-2 of the largest value; sums are float32. On the CPU "bfloat16" or
+              "float16" ("bf16", "f16"): weights of dense layers that wait for memory are kept so, half as large. On a
+              GPU these or "tf32": the products in convolutions and dense layers, by the tensor cores
     progress  called with (what, done, total) while weights are downloaded and kernels compiled; total 0 if unknown
 
     Errors: SourceError, WeightsError, InputError, DeviceError, FetchError (all NetError).
     """
     device = choose_device(device)
-    checked_precision(precision, device)
+    precision = checked_precision(precision, device)
     graph = _built(source, params, inputs)
     found = stored.resolve(graph, weights, seed, _transfer(progress))
     if found.is_random and graph.tensors:
@@ -120,16 +124,46 @@ def warm(
     images: int = 1,
     threads: int | None = None,
     progress: Progress | None = None,
+    precision: str = "float32",
 ) -> tuple[int, int]:
     """Compile the kernels of several networks into the user's cache, so that no process has to.
 
-    images, threads  what they are to be run with; as many threads as the process has processors when None
-    progress         called with (what, done, total) while kernels are compiled
+    images, threads, precision  what they are to be run with; as many threads as the process has processors when None
+    progress                    called with (what, done, total) while kernels are compiled
 
     Returns how many kernels the networks need, and how many of them were compiled now.
-    Errors: SourceError; InputError where the cache's folder does not keep them.
+    Errors: SourceError; DeviceError where this processor cannot have the precision; InputError for a precision that does
+    not exist, and where the cache's folder does not keep the kernels.
     """
     from netdsl.backends.cpu import ahead
 
+    precision = checked_precision(precision, "cpu")
     graphs = [build(source, params=params) for source in sources]
-    return ahead.warm(graphs, images, threads, told(progress))
+    return ahead.warm(graphs, images, threads, told(progress), precision)
+
+
+def tune(
+    source: str | Path,
+    params: Mapping[str, Any] | None = None,
+    images: int = 1,
+    threads: int | None = None,
+    rounds: int = 20,
+    progress: Progress | None = None,
+) -> Tuning:
+    """Measure which algorithm runs each convolution of a network fastest on this CPU, and keep that.
+
+    It is kept in the user's cache folder. Networks that are compiled afterwards, here and in other processes, for the
+    same number of threads and images, take the choices that were kept. The weights are random: they do not change how
+    long a layer takes.
+
+    Errors: SourceError, InputError (cannot-write).
+    """
+    from netdsl.backends.cpu import tune
+
+    graph = build(source, params=params)
+    try:
+        return tune.tune(graph, stored.random_weights(graph), images, threads, rounds, progress)
+    except OSError as error:
+        path, reason = error.filename and str(error.filename), error.strerror or str(error)
+        message = f"what was measured cannot be kept: {reason}"
+        raise InputError(message, code="cannot-write", path=path, hint="NETDSL_CACHE names another folder") from None

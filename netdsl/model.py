@@ -23,11 +23,13 @@ from netdsl.tensor import Shape
 from netdsl.weights import WeightSet
 
 if TYPE_CHECKING:
+    from netdsl.backends.cpu.precision import Storage
     from netdsl.graph.show import Summary
     from netdsl.profiles import Phases, Profile
 
 DEVICES = ("cpu", "cuda", "reference")
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
+SHORT_PRECISIONS = {"f16": "float16", "bf16": "bfloat16"}
 _SIZES_KEPT = 4  # chosen: programs kept for a network with free sizes; each has its own packed weights
 _MAX_THREADS = 1024  # chosen: more is a slip of the hand on any machine of today
 
@@ -91,7 +93,7 @@ def lower(
         return cuda.lower(graph, weights.tensors, progress=told(progress), precision=precision)
     from netdsl.backends import cpu
 
-    return cpu.lower(graph, weights.tensors, threads, progress=told(progress), exact=exact)
+    return cpu.lower(graph, weights.tensors, threads, progress=told(progress), exact=exact, precision=precision)
 
 
 def told(progress: Progress | None) -> Progress | None:
@@ -115,14 +117,19 @@ def choose_device(device: str) -> str:
 
 
 def checked_precision(precision: str, device: str) -> str:
-    """A precision of convolutions and dense layers that a device has. Raises InputError."""
-    if precision not in PRECISIONS:
-        close = nearest(str(precision), PRECISIONS)
+    """One of PRECISIONS that a device has; its long name for the short one. Raises InputError."""
+    known = (*PRECISIONS, *SHORT_PRECISIONS)
+    if precision not in known:
+        close = nearest(str(precision), known)
         hint = f'did you mean "{close}"?' if close else f"there are {', '.join(PRECISIONS)}"
         raise InputError(f"no precision {precision!r}", code="unknown-precision", hint=hint)
-    if precision != "float32" and device != "cuda":
+    precision = SHORT_PRECISIONS.get(precision, precision)
+    if precision == "tf32" and device != "cuda":
         message = f"precision {precision} needs the tensor cores of a GPU, and this runs on the {device} device"
         raise InputError(message, code="precision-device", hint='leave precision out, or use device="cuda"')
+    if precision != "float32" and device == "reference":
+        message = f"the {device} device computes in float64 and rounds nothing to {precision}"
+        raise InputError(message, code="precision-device", hint='leave precision out, or use device="cpu"')
     return precision
 
 
@@ -133,7 +140,8 @@ class Model:
     inputs, outputs       Port records: name, shape, dtype
     device, threads       where it runs ("cpu", "cuda" or "reference"), on how many threads of the host
     device_name           the device in words, such as the GPU's name
-    precision             of the products in convolutions and dense layers: "float32" but where a GPU was asked for less
+    precision             "float32" but where less was asked for: of the products in convolutions and dense layers on
+                          a GPU, of weights that a layer waits for on the CPU
     exact                 whether convolutions are plain sums of products, never Winograd's algorithm
     weights_description   where the weights come from, in words
     """
@@ -257,6 +265,11 @@ class Model:
         return str(getattr(self._program, "device_name", self.device))
 
     @property
+    def storage(self) -> Storage | None:
+        """Which weights are kept in 16 bits, printable: None in float32, and on devices other than the CPU."""
+        return getattr(self._program, "storage", None)
+
+    @property
     def inputs(self) -> tuple[Port, ...]:
         """Name, shape and dtype of every input."""
         return tuple(Port(spec.name, open_shape(spec)) for spec in self.graph.inputs)
@@ -286,7 +299,8 @@ class Model:
         """Every layer with its output shape, parameters, multiply-accumulates, memory and receptive field."""
         from netdsl.graph.show import summary
 
-        return summary(self.graph, self._program.arena_bytes)
+        precision = None if self.storage is None else str(self.storage)
+        return summary(self.graph, self._program.arena_bytes, precision)
 
     def profile(self, /, *arrays: Any, rounds: int = 20, **named: Any) -> Profile:
         """How long each step of a call on these inputs takes: kernel, time, FLOP/s, part of the machine's peak.

@@ -28,6 +28,7 @@ from netdsl.ops.base import Array
 Call = Callable[[], list[Array]]  # one inference on the task's inputs: all outputs, [N, *shape] each
 
 TOLERANCE = 1e-4  # chosen: the most by which answers may differ, relative to the largest value of an output
+ROUNDED_TOLERANCE = 1e-2  # chosen: the same where netdsl runs in less than float32
 _CONVERT_SECONDS = 900  # chosen: the converter of a peer is stopped after so long
 
 
@@ -39,7 +40,8 @@ class Unable(Exception):
 class Task:
     """What an engine is to run: a graph as built, stored tensors by name, threads, float32 inputs [N, *shape].
 
-    expected  the outputs that netdsl gives, [N, *shape]
+    expected   the outputs that netdsl gives, [N, *shape]
+    tolerance  the most by which an answer may differ from them, relative to the largest value
     """
 
     graph: Graph
@@ -47,6 +49,7 @@ class Task:
     threads: int
     inputs: list[Array]
     expected: list[Array]
+    tolerance: float = TOLERANCE
 
     @property
     def images(self) -> int:
@@ -233,7 +236,7 @@ def _extract(extractor: Any, k: int, **how: Any) -> Array:
 def _agrees(call: Call, task: Task) -> bool:
     """Whether a call gives the expected answer; not when it fails, as older versions of ncnn do on batches."""
     try:
-        return difference(call(), task.expected) <= TOLERANCE
+        return difference(call(), task.expected) <= task.tolerance
     except Exception:  # of whatever class
         return False
 

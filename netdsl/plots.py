@@ -145,7 +145,8 @@ def plot_of_comparisons(comparisons: Sequence[Comparison], peers: Sequence[Peer]
         panel = panels.setdefault(f"batch {c.batch}" + ("" if c.device == "cpu" else f" on {c.device}"), {})
         panel[c.network] = {titles[name]: ratio for name, ratio in c.ratios.items()}
     threads = max((c.threads for c in comparisons), default=1)
-    note = f"{facts['processor']}, {threads} thread{'s' * (threads > 1)}, float32; netdsl {facts['versions']['netdsl']}"
+    kinds = " and ".join(dict.fromkeys(c.precisions for c in comparisons)) or "float32"
+    note = f"{facts['processor']}, {threads} thread{'s' * (threads > 1)}, {kinds}; netdsl {facts['versions']['netdsl']}"
     return speed_plot(panels, list(titles.values()), note)
 
 

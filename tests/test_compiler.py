@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from pathlib import Path
 
@@ -106,11 +107,39 @@ def test_cuda_that_cannot_be_used_is_an_error_and_no_fallback(monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    ("precision", "said"), [("tf32", "needs the tensor cores"), ("fp32", "no precision 'fp32'"), (None, "no precision")]
+    ("precision", "device", "said"),
+    [
+        ("tf32", "cpu", "precision tf32 needs the tensor cores of a GPU, and this runs on the cpu device"),
+        ("bf16", "reference", "the reference device computes in float64 and rounds nothing to bfloat16"),
+        ("fp32", "cpu", "no precision 'fp32'"),
+        (None, "cpu", "no precision None"),
+        ([], "cpu", r"no precision \[\]"),
+    ],
 )
-def test_precisions_are_known_and_the_gpus(precision: object, said: str) -> None:
+def test_a_precision_that_a_device_lacks_is_refused(precision: object, device: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        netdsl.compile("lenet5", device="cpu", precision=precision)  # type: ignore[arg-type]
+        netdsl.compile("lenet5", device=device, precision=precision)  # type: ignore[arg-type]
+
+
+def test_precisions_have_short_names() -> None:
+    assert netdsl.compile("lenet5", device="cpu", precision="bf16").precision == "bfloat16"
+    with pytest.raises(InputError) as caught:
+        netdsl.compile("lenet5", precision="b16")
+    assert caught.value.hint == 'did you mean "bf16"?'
+
+
+def test_a_model_says_which_weights_it_keeps_in_16_bits() -> None:
+    text = "netdsl 1\nnet wide {\n  input x 512x1x1\n  flatten | dense 512\n}\n"
+    weights = {"1.weight": np.linspace(-1, 1, 512 * 512).reshape(512, 512), "1.bias": np.zeros(512)}
+    net = netdsl.compile(text, weights, device="cpu", precision="bfloat16")
+    said = "weights of 1 layer as bfloat16, 0.524 MB instead of 1.05 MB"
+    assert str(net.storage) == said and f"precision: {said}" in str(net.summary())
+    again = pickle.loads(pickle.dumps(net))
+    x = np.ones((3, 512, 1, 1), np.float32)
+    assert again.precision == "bfloat16" and np.array_equal(again(x), net(x))
+    plain = netdsl.compile(text, weights, device="cpu")
+    assert plain.storage is None and "precision" not in str(plain.summary())
+    assert 0 < np.abs(plain(x) - net(x)).max() <= 1e-2 * np.abs(plain(x)).max()
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, True, "two", 10**6])

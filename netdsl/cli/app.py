@@ -16,7 +16,7 @@ import click
 import netdsl
 from netdsl.errors import NetError, nearest
 
-COMMANDS = ("run", "check", "summary", "bench", "profile", "eval", "networks", "fetch", "warm")
+COMMANDS = ("run", "check", "summary", "bench", "profile", "eval", "networks", "fetch", "warm", "tune")
 
 
 class Commands(click.Group):

@@ -39,6 +39,7 @@ def _devices(context: click.Context, option: click.Parameter, text: str) -> list
 @click.option("--peers", metavar="NAMES", callback=_words,
               help="Engines to compare with: onnxruntime,openvino,ncnn,torch (default: those installed).")  # fmt: skip
 @click.option("--batch", "batches", default="1", show_default=True, callback=_sizes, help="Batch sizes, as in 1,8.")
+@options.precision
 @options.threads
 @click.option("--rounds", type=click.IntRange(1, 100_000), default=30, show_default=True, help="Turns of each engine.")
 @options.settings
@@ -46,11 +47,12 @@ def _devices(context: click.Context, option: click.Parameter, text: str) -> list
 @options.new_file("--plot", "FILE.svg", "Draw the speed ratios; of several devices, their times as the batch grows.")
 @options.as_json
 def command(
-    nets: tuple[str, ...], devices: list[str], peers: list[str] | None, batches: list[int], threads: int | None,
-    rounds: int, settings: dict[str, Any], seed: int, plot: Path | None, as_json: bool,
+    nets: tuple[str, ...], devices: list[str], peers: list[str] | None, batches: list[int], precision: str,
+    threads: int | None, rounds: int, settings: dict[str, Any], seed: int, plot: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Time each NET beside other engines, with the same random weights, input and threads, in float32.
 
+    With --precision netdsl runs in less, the others still in float32, and answers may differ by 1 % of the largest.
     Answers are compared before anything is timed. The engines take turns; the figures are medians of all turns. A ratio
     above 1 says how many times faster netdsl is than the fastest peer. Ends with status 1 if an answer differs.
 
@@ -61,11 +63,13 @@ def command(
     from netdsl.model import choose_device
 
     chosen = list(dict.fromkeys(map(choose_device, devices)))
-    rules = Rules(threads, rounds, seed=seed)
+    rules = Rules(threads, rounds, seed=seed, precision=precision)
     if len(chosen) == 1:
         wrong = _beside_peers(nets, chosen[0], peers, batches, rules, settings, plot, as_json)
     elif peers:
         raise click.UsageError("--peers are compared with one device at a time, and several are named")
+    elif precision != "float32":
+        raise click.UsageError("--precision is for one device at a time, and several are named")
     else:
         wrong = _beside_each_other(nets, chosen, batches, rules, settings, plot, as_json)
     click.get_current_context().exit(int(wrong))
@@ -140,4 +144,4 @@ def _print(found: list[Comparison], engines: tuple[Peer, ...], told: dict[str, A
         click.echo(remark)
     versions = ", ".join(f"{name} {told['versions'][name]}" for name in ("netdsl", *names))
     threads = f"{found[0].threads} thread{'s' * (found[0].threads > 1)}"
-    click.echo(f"medians of {rounds} turns, {threads}, float32, {told['processor']}; {versions}")
+    click.echo(f"medians of {rounds} turns, {threads}, {found[0].precisions}, {told['processor']}; {versions}")

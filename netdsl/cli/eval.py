@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 )
 @options.weights
 @options.device
+@options.precision
 @options.threads
 @click.option("--batch", type=click.IntRange(1, 65536), default=16, show_default=True, help="Images at a time.")
 @click.option("--limit", type=click.IntRange(1), help="Take only the first images.")
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 @options.seed
 @options.as_json
 def command(
-    net: str, data: Path, weights: str | None, device: str, threads: int | None, batch: int, limit: int | None,
-    settings: dict[str, Any], seed: int, as_json: bool,
+    net: str, data: Path, weights: str | None, device: str, precision: str, threads: int | None, batch: int,
+    limit: int | None, settings: dict[str, Any], seed: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure the accuracy of NET on labelled data: how often the right class comes first, and among the first five."""
     from netdsl.answers import Score, read_labels
@@ -44,7 +45,7 @@ def command(
     graph = build(net, params=settings)
     classes = _classes(graph)
     images = open_dataset(data, graph.inputs[0], classes, read_labels(graph, classes))
-    model = options.compile_graph(graph, weights, device, threads, seed)
+    model = options.compile_graph(graph, weights, device, threads, seed, precision=precision)
     score, total = Score(), min(limit or len(images), len(images))
     started = time.perf_counter()
     with console.progress() as report:
@@ -54,7 +55,8 @@ def command(
     seconds = time.perf_counter() - started
     if as_json:
         told = {"network": graph.name, "weights": model.weights_description, "random_weights": model.random_weights,
-                "device": model.device, "threads": model.threads, "data": images.name, "seconds": seconds}  # fmt: skip
+                "device": model.device, "threads": model.threads, "precision": model.precision, "data": images.name,
+                "seconds": seconds}  # fmt: skip
         console.print_json(told | score.as_dict())
         return
     warning = f": {options.meaningless(graph)}" if model.random_weights else ""

@@ -25,8 +25,8 @@ device = click.option(
     help="Where to run; auto takes an NVIDIA GPU that can be used, else the CPU.",
 )  # fmt: skip
 precision = click.option(
-    "--precision", type=click.Choice(["float32", "tf32", "float16", "bfloat16"]), default="float32", show_default=True,
-    help="Of products on a GPU: all but float32 use its tensor cores, with sums in float32.",
+    "--precision", type=click.Choice(["float32", "tf32", "float16", "bfloat16", "f16", "bf16"]), default="float32",
+    show_default=True, help="On the CPU: 16-bit weights for layers that wait for memory. On a GPU: tensor cores.",
 )  # fmt: skip
 threads = click.option("--threads", type=click.IntRange(1, 1024), help="Threads to use (default: all processors).")
 seed = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of random weights.")
@@ -89,7 +89,7 @@ def compile_graph(
     graph: Graph, weights: str | None, device: str, threads: int | None, seed: int, images: int = 1,
     precision: str = "float32",
 ) -> Model:  # fmt: skip
-    """`netdsl.compile` for a batch of so many images, with its progress and warnings shown.
+    """`netdsl.compile` for a batch of so many images, with its progress and warnings shown, and weights not in float32.
 
     The commands say themselves when weights are random.
     """
@@ -105,4 +105,6 @@ def compile_graph(
     for warning in caught:
         if "answers mean nothing" not in str(warning.message):
             click.echo(f"warning: {warning.message}", err=True)
+    if model.storage is not None:
+        click.echo(f"note: {model.storage}", err=True)
     return model

@@ -46,7 +46,7 @@ def command(
 
         plot.write_text(roofline_plot(found), encoding="utf-8")
     if as_json:
-        console.print_json(found.as_dict())
+        console.print_json(found.as_dict() | {"precision": model.precision})
         return
     click.echo(f"{found.network}, batch {found.images}")
     console.print_table(HEADINGS, [cells(step) for step in found], numbers=RIGHT)

@@ -181,6 +181,7 @@ def _report(
         "network": graph.name, "parameters": graph.parameters, "macs": graph.macs,
         "weights": model.weights_description, "random_weights": model.random_weights,
         "device": model.device, "device_name": model.device_name, "threads": model.threads,
+        "precision": model.precision, "weights_kept": model.storage and asdict(model.storage),
         "inputs": [{"name": s.name, "shape": list(a.shape), "source": t}
                    for s, a, t in zip(graph.inputs, inputs, told, strict=True)],
         "outputs": [described(name, values) for name, values in outputs.items()],
@@ -204,7 +205,8 @@ def _print_setting(model: Model, inputs: list[Array], told: list[str], times: st
 def _device(model: Model) -> str:
     if model.device == "cuda":
         return f"cuda: {model.device_name}, {model.precision}"
-    return f"{model.device}, {model.threads} thread{'s' * (model.threads > 1)}"
+    precision = "" if model.precision == "float32" else f", {model.precision}"
+    return f"{model.device}, {model.threads} thread{'s' * (model.threads > 1)}{precision}"
 
 
 def _print_output(

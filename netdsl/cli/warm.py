@@ -15,10 +15,13 @@ from netdsl.cli import console, options
 @click.option(
     "--batch", type=click.IntRange(1, 65536), default=1, show_default=True, help="The batch size to run with."
 )
+@options.precision
 @options.threads
 @options.settings
 @options.as_json
-def command(nets: tuple[str, ...], batch: int, threads: int | None, settings: dict[str, Any], as_json: bool) -> None:
+def command(
+    nets: tuple[str, ...], batch: int, precision: str, threads: int | None, settings: dict[str, Any], as_json: bool
+) -> None:
     """Compile the kernels of each NET, or of all networks that ship, into the user's cache.
 
     A network compiles its kernels when it is first run on a machine; this does so beforehand. Networks share kernels,
@@ -35,7 +38,7 @@ def command(nets: tuple[str, ...], batch: int, threads: int | None, settings: di
     started = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught, console.progress() as report:
         warnings.simplefilter("always", NetWarning)
-        needed, compiled = warm(names, settings, batch, threads, report)
+        needed, compiled = warm(names, settings, batch, threads, report, precision)
     seconds = time.perf_counter() - started
     for warning in caught:
         click.echo(f"warning: {warning.message}", err=True)

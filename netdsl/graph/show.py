@@ -48,6 +48,7 @@ class Summary:
                       layers still need
     arena_bytes       what the CPU backend allocates for one call with one image: all intermediate results, with the
                       zeros around them and each thread's scratch memory; None where that is not known
+    precision         which weights are kept in less than float32, in words; None where all are float32
     """
 
     name: str
@@ -58,6 +59,7 @@ class Summary:
     activation_bytes: int
     peak_bytes: int
     arena_bytes: int | None = None
+    precision: str | None = None
 
     @property
     def flop(self) -> int:
@@ -79,6 +81,8 @@ class Summary:
         ]
         if self.arena_bytes is not None:
             totals.append(("arena", f"{bytes_text(self.arena_bytes)} for a call with one image"))
+        if self.precision is not None:
+            totals.append(("precision", self.precision))
         return totals
 
     def __str__(self) -> str:
@@ -126,13 +130,14 @@ def _align(text: str, width: int, column: int) -> str:
     return text.rjust(width) if column in _RIGHT else text.ljust(width)
 
 
-def summary(graph: Graph, arena_bytes: int | None = None) -> Summary:
-    """Cost, memory and receptive field of every node; `arena_bytes` as a backend knows it."""
+def summary(graph: Graph, arena_bytes: int | None = None, precision: str | None = None) -> Summary:
+    """Cost, memory and receptive field of every node; `arena_bytes` and `precision` as a backend knows them."""
     rows = tuple(_row(graph, node, view) for node, view in zip(graph.nodes, _views(graph), strict=True))
     stored = sum(math.prod(shape) for shape in graph.tensors.values())
     total = sum(row.activation_bytes for row in rows)
     macs, parameters = sum(row.macs for row in rows), sum(row.parameters for row in rows)
-    return Summary(graph.name, rows, parameters, macs, stored * FLOAT_BYTES, total, _peak_bytes(graph), arena_bytes)
+    weights, peak = stored * FLOAT_BYTES, _peak_bytes(graph)
+    return Summary(graph.name, rows, parameters, macs, weights, total, peak, arena_bytes, precision)
 
 
 def _row(graph: Graph, node: Node, view: _View) -> Row:

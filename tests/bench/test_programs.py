@@ -15,6 +15,7 @@ import pytest
 
 import algebra
 import choices
+import half
 import ladder
 import memory
 import peers
@@ -88,6 +89,26 @@ def test_scaling(tiny: str, tmp_path: Path) -> None:
     scaling.main(["--networks", tiny, "--callers", "3", "--rounds", "1", "--seconds", "0.05", "--out", str(out)])
     (result,) = written(out)["results"]
     assert result["callers"] == 3 and result["speedup"] > 0 and result["throughput"] > 0
+
+
+def test_half(tmp_path: Path) -> None:
+    net, out = tmp_path / "wide.net", tmp_path / "half.json"
+    net.write_text("netdsl 1\nnet wide {\n  input x 512x1x1\n  flatten | dense 512\n}\n")
+    given = ["--networks", str(net), "--batch", "1", "--threads", "1", "--rounds", "1", "--out", str(out)]
+    half.main(given)
+    results = written(out)["results"]
+    named = [(r["engine"], r["precision"]) for r in results]
+    assert named == [*(("netdsl", p) for p in half.PRECISIONS), ("onnxruntime", "float32")]
+    assert all(r["seconds"] > 0 and r["ratio"] > 0 for r in results)
+    exact, rounded = results[0], results[1]
+    assert exact["difference"] == 0 and 0 < rounded["difference"] < 1e-2 and rounded["dense_seconds"] > 0
+    assert rounded["weights"] == "weights of 1 layer as bfloat16, 0.524 MB instead of 1.05 MB"
+
+
+def test_an_answer_in_16_bits_that_is_far_off_is_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(half, "difference", lambda found, expected: 0.02)
+    with pytest.raises(SystemExit, match=r"lenet5: float32 is wrong by 2\.0e-02"):
+        half.measure("lenet5", 1, 1, (), 1)
 
 
 def test_ladder(tmp_path: Path) -> None:

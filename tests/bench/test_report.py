@@ -46,6 +46,11 @@ def samples() -> dict[str, Record]:
     scaling = {"network": "resnet18", "threads": 2, "seconds_one_thread": 2e-3, "seconds_all_threads": 1e-3,
                "speedup": 2.0, "callers": 8, "images_per_second_one_caller": 1000.0,
                "images_per_second_all_callers": 900.0, "throughput": 0.9}  # fmt: skip
+    halves = [{"network": "alexnet", "batch": 1, "engine": "netdsl", "precision": precision, "seconds": 1e-2 / ratio,
+               "ratio": ratio, "dense_seconds": 5e-3 / ratio, "dense_ratio": ratio, "difference": 2e-3,
+               "same_class": 1.0, "weights": None}
+              for precision, ratio in (("float32", 1.0), ("bfloat16", 1.6))]  # fmt: skip
+    halves.append(halves[0] | {"engine": "onnxruntime", "dense_seconds": None, "dense_ratio": None, "ratio": 0.9})
     chain = {"case": "3x3, then 1x1", "rewrite": "merge_chains", "batch": 1, "threads": 2, "macs_without": 25 * 10**6,
              "macs_with": 10**7, "seconds_without": 3e-4, "seconds_with": 2e-4, "ratio": 1.5}  # fmt: skip
     return {
@@ -55,6 +60,7 @@ def samples() -> dict[str, Record]:
         "startup": record(starts, network="resnet18", threads=2),
         "memory": record([memory], threads=2),
         "scaling": record([scaling], rounds=20),
+        "half": record(halves, rounds=15, threads=2, bandwidth=1.6e10),
         "ladder": record(rungs, rounds=10, threads=1, roof={"flops": 2.5e11, "bandwidth": 2e10}),
     }
 
@@ -87,6 +93,7 @@ def test_the_readme_says_what_was_measured(results: Path, readme: Path) -> None:
     assert "| netdsl run, later | 0.50 |" in text
     assert "| 3x3, then 1x1 | merge_chains | 25.0 | 10.0 | 300 | 200 | 1.50 |" in text
     assert "| resnet18 | 220.0 | 200.0 | 1.10 | 9.0 | 46.0 |" in text
+    assert "| alexnet | 1 | netdsl, bfloat16 | 6.25 | 1.60 | 3.12 | 1.60 | 2e-03 | 100% |" in text
     for match in re.finditer(r"(?m)^(\|.*\|)\n(\| -.*\|)\n", text):
         assert match[1].count("|") == match[2].count("|")
 

@@ -42,6 +42,20 @@ def test_bench_as_json_and_plot(netdsl: Netdsl, tiny: Path, tmp_path: Path) -> N
     assert ElementTree.parse(plot).getroot().tag.endswith("svg")
 
 
+def test_bench_in_less_than_float32_says_so(netdsl: Netdsl, tiny: Path, tmp_path: Path) -> None:
+    plot, wide = tmp_path / "out.svg", ("--set", "wide=300", "--set", "classes=700")
+    done = netdsl("bench", tiny, *BENCH, *wide, "--precision", "bf16", "--plot", plot)
+    assert done.status == 0, done.out
+    assert "1 thread, netdsl in bfloat16, the others in float32" in done.out
+    assert "netdsl in bfloat16, the others in float32" in plot.read_text()
+    (result,) = netdsl("bench", tiny, *BENCH, *wide, "--precision", "bf16", "--json").json["results"]
+    assert result["precision"] == "bfloat16" and 1e-4 < result["outcomes"][1]["difference"] <= 1e-2
+    refused = netdsl("bench", tiny, *BENCH, "--device", "cpu", "--precision", "tf32")
+    assert refused.status == 1 and "error[precision-device]" in refused.err
+    several = netdsl("bench", tiny, "--device", "cpu,reference", "--precision", "bf16")
+    assert several.status == 2 and "--precision is for one device at a time" in several.err
+
+
 def test_bench_without_peers_times_netdsl_alone(netdsl: Netdsl, tiny: Path) -> None:
     (result,) = netdsl("bench", tiny, "--peers", "", "--rounds", 1, "--json").json["results"]
     assert result["outcomes"][0]["median"] > 0 and result["ratio"] is None

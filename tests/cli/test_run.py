@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -254,7 +255,22 @@ def test_a_gpu_that_is_not_there_is_said(netdsl: Netdsl, tiny: Path, monkeypatch
         assert "error[cuda-no-device]: the NVIDIA driver shows no GPU" in done.err
 
 
-def test_precisions_belong_to_a_gpu(netdsl: Netdsl, tiny: Path) -> None:
+def test_weights_in_16_bits_are_said_aloud(netdsl: Netdsl, tiny: Path) -> None:
+    given = ["run", tiny, "--device", "cpu", "--set", "wide=300", "--set", "classes=700", "--precision", "bf16"]
+    done = netdsl(*given)
+    said = "weights of 1 layer as bfloat16, 0.42 MB instead of 0.84 MB"
+    assert done.status == 0 and done.err.endswith(f"note: {said}\n")  # after what is said of compiling
+    assert re.search(r"(?m)^device +cpu, \d+ threads?, bfloat16$", done.out)
+    report = netdsl(*given, "--json").json
+    assert report["precision"] == "bfloat16"
+    assert report["weights_kept"] == {"precision": "bfloat16", "layers": 1, "bytes": 420000, "float32_bytes": 840000}
+    plain = netdsl(*given[:-2], "--json")
+    assert (plain.json["precision"], plain.json["weights_kept"], plain.err) == ("float32", None, "")
+    none = netdsl("run", tiny, "--device", "cpu", "--precision", "bfloat16")
+    assert none.err.endswith("note: no layer waits for memory, so no weights are kept as bfloat16\n")
+
+
+def test_tf32_belongs_to_a_gpu(netdsl: Netdsl, tiny: Path) -> None:
     done = netdsl("run", tiny, "--device", "cpu", "--precision", "tf32")
     assert done.status == 1
     assert "error[precision-device]: precision tf32 needs the tensor cores of a GPU" in done.err

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
+from types import MappingProxyType
 
 from netdsl.backends.cpu.target import WIDTH
+from netdsl.backends.cpu.tuned import geometry
 from netdsl.backends.cpu.views import NO_HALO, Halo
-from netdsl.backends.cpu.winograd import winograd_halo, winograd_size
+from netdsl.backends.cpu.winograd import ways_to_run, winograd_halo, winograd_size
 from netdsl.graph.ir import Graph
 from netdsl.ops.base import Input
 from netdsl.ops.conv import Conv
@@ -21,15 +23,21 @@ from netdsl.tensor import TensorType
 MOST_PLANES = 12  # chosen: outputs of one group that a planar convolution makes at once; two vectors each fit registers
 
 
-def winograd_sizes(graph: Graph, images: int, exact: bool) -> dict[int, int]:
-    """For each convolution that Winograd's algorithm runs faster, its patch size m. None when `exact`."""
+def winograd_sizes(
+    graph: Graph, images: int, exact: bool, measured: Mapping[str, int] = MappingProxyType({})
+) -> dict[int, int]:
+    """For each convolution that Winograd's algorithm runs faster, its patch size m. None when `exact`.
+
+    measured  what was found fastest, by geometry; other convolutions go by a model
+    """
     if exact:
         return {}
-    sizes = {
-        i: winograd_size(node.op, graph.nodes[node.inputs[0]].type, images)
-        for i, node in enumerate(graph.nodes)
-        if isinstance(node.op, Conv)
-    }
+    sizes = {}
+    for i, node in enumerate(graph.nodes):
+        if isinstance(node.op, Conv):
+            x = graph.nodes[node.inputs[0]].type
+            m = measured.get(geometry(node.op, x, images))
+            sizes[i] = m if m in ways_to_run(node.op, x) else winograd_size(node.op, x, images)
     return {i: m for i, m in sizes.items() if m}
 
 

@@ -46,6 +46,11 @@ def _environment() -> str:
     return digest.hexdigest()[:24]
 
 
+def environment() -> str:
+    """Name of this processor, and of the version of everything that kernels are made from."""
+    return _environment()
+
+
 def _sources() -> list[Path]:
     """The files that kernels are made from."""
     folder = Path(__file__).parent

@@ -15,7 +15,8 @@ from netdsl.backends.cpu.epilogue import Epilogue, epilogue
 from netdsl.backends.cpu.jit import Kernel
 from netdsl.backends.cpu.lower_planes import emit_conv_planes
 from netdsl.backends.cpu.planner import Planner
-from netdsl.backends.cpu.target import WIDTH
+from netdsl.backends.cpu.precision import halved
+from netdsl.backends.cpu.target import FMA_FROM_MEMORY, WIDTH
 from netdsl.backends.cpu.tiles import Share, TileShape, share_for, tile_for
 from netdsl.backends.cpu.views import Address, Data, View, floats, table
 from netdsl.backends.cpu.winograd import pack_winograd, winograd_cut
@@ -169,13 +170,13 @@ def _emit_tiles(
     r = end.residual
     span, ahead = _span(packed, tile, images * height * width > tile.rows * tile.lines)
     plan.emit(
-        Kernel("conv", "conv", (tile.lines, tile.rows, tile.cols, pixel, end.function)), node, work,
+        Kernel("conv", "conv", (tile.lines, tile.rows, tile.cols, pixel, end.function, packed.stored)), node, work,
         x=Address(x), w=data, bias=bias, zeros=floats(*[0.0] * tile.cols * WIDTH), taps=table(packed.offsets),
         n_taps=len(packed.offsets), run=packed.run, span=span, ahead=ahead, group_offsets=table(packed.group_offsets),
         y=Address(y), r=Address(r) if r else 0, limits=end.limits,
         images=images, groups=len(packed.group_offsets), blocks=y.blocks, bands=share.bands, chunks=share.chunks,
         height=height, width=width, last_width=last, x_image=x.image, x_row=rows["x"],
-        w_group=4 * len(packed.offsets) * packed.run * tile.cols * WIDTH,
+        w_group=len(packed.offsets) * packed.run * packed.outputs * packed.weight_bytes,
         y_image=y.image, y_plane=y.plane, y_row=rows["y"], y_pixel=y.pixel,
         r_image=r.image if r else 0, r_plane=r.plane if r else 0, r_row=rows["r"], r_pixel=r.pixel if r else 0,
     )  # fmt: skip
@@ -186,7 +187,7 @@ def _span(packed: PackedConv, tile: TileShape, passes: bool) -> tuple[int, int]:
 
     Weights that are read once, or that stay in the first-level cache, are taken whole.
     """
-    taps, tap_bytes = len(packed.offsets), packed.run * tile.cols * 4 * WIDTH
+    taps, tap_bytes = len(packed.offsets), packed.run * packed.outputs * packed.weight_bytes
     if not passes or taps * tap_bytes <= 2 * SPAN_BYTES:
         return max(1, taps), AHEAD
     return max(1, SPAN_BYTES // tap_bytes), 0
@@ -218,6 +219,12 @@ class PackedConv:
     depth: int  # parts that one tile of outputs reads
     first: list[int]  # for each tile of outputs, its first part
     outputs: int  # of one tile
+    stored: str | None = None  # "float16" or "bfloat16"; None: float32
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of one weight."""
+        return 4 if self.stored is None else 2
 
     def values(self) -> F32:
         k, per_group, height, width = self.weight.shape
@@ -330,9 +337,10 @@ def lower_dense(plan: Planner, index: int) -> None:
     work = plan.graph.node_macs(node) * plan.images
     y = plan.output(index, work)
     end = epilogue(plan, node)
-    tile = tile_for(plan.images, y.blocks)
+    stored = plan.stored.get(index)
+    tile = tile_for(plan.images, y.blocks, folds=FMA_FROM_MEMORY and stored is None)
     flat_map = plan.flat_maps.get(node.inputs[0])
-    data = plan.bank.pack((node.path, tile.cols), lambda: _pack_dense(plan, node, x, tile.cols, flat_map))
+    data = plan.bank.pack((node.path, tile.cols), lambda: _pack_dense(plan, node, x, tile.cols, flat_map, stored))
     bias = plan.bank.pack((node.path, "bias", tile.cols), lambda: _bias(plan, node, y.channels, tile.cols))
     if plan.images > 1:
         pixels = plan.scratch(x.channels, plan.images)
@@ -346,7 +354,7 @@ def lower_dense(plan: Planner, index: int) -> None:
     tile_groups = math.ceil(y.blocks / tile.cols)
     nothing = LazyWeight((y.channels, x.channels, 1, 1), lambda: np.zeros(0, np.float32))  # packed above
     packed = PackedConv(nothing, 1, offsets, run, [0] * tile_groups, WIDTH, x.blocks, [0] * tile_groups,
-                        tile.cols * WIDTH)  # fmt: skip
+                        tile.cols * WIDTH, stored)  # fmt: skip
     r = end.residual
     across = SparseView(y.buffer, y.start, y.channels, 1, plan.images, WIDTH, 0, y.plane, 0, step=y.image)
     beside = r and SparseView(r.buffer, r.start, r.channels, 1, plan.images, WIDTH, 0, r.plane, 0, step=r.image)
@@ -355,20 +363,24 @@ def lower_dense(plan: Planner, index: int) -> None:
                 {"x": 0, "y": 0, "r": 0}, (1, 1, plan.images, plan.images))  # fmt: skip
 
 
-def _pack_dense(plan: Planner, node: Node, x: View, cols: int, flat_map: Any) -> F32:
-    """[K, F] into [tile of outputs][F][outputs of the tile], a tile at a time so that little memory is used twice."""
+def _pack_dense(plan: Planner, node: Node, x: View, cols: int, flat_map: Any, stored: str | None) -> F32:
+    """[K, F] into [tile of outputs][F][outputs of the tile], a tile at a time so that little memory is used twice.
+
+    Where weights are `stored` in 16 bits, the result is float32 in name; its bits are what counts.
+    """
     weight = plan.bank.required(node, "weight")
     k, outputs = len(weight), cols * WIDTH
     shape = math.ceil(k / outputs), x.blocks * WIDTH, outputs
-    packed = plan.bank.empty(math.prod(shape)).reshape(shape)  # where it stays: a copy would double what is the largest
+    room = plan.bank.empty(math.prod(shape) // (1 if stored is None else 2))  # where it stays: the largest, held once
+    packed: Any = (room if stored is None else room.view(np.uint16)).reshape(shape)
     for t, place in enumerate(packed):
         rows = weight[t * outputs : (t + 1) * outputs]
         if flat_map is not None:
             rows = _blocked_columns(rows, *flat_map.shape)
-        place[: rows.shape[1], : len(rows)] = rows.T
-        place[rows.shape[1] :] = 0.0
-        place[:, len(rows) :] = 0.0
-    return packed
+        place[: rows.shape[1], : len(rows)] = rows.T if stored is None else halved(rows, stored, node.path).T
+        place[rows.shape[1] :] = 0
+        place[:, len(rows) :] = 0
+    return room
 
 
 def _blocked_columns(rows: F32, channels: int, height: int, width: int) -> F32:

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from netdsl.backends.cpu.demands import halos, may_lie, planar_maps, winograd_sizes
 from netdsl.backends.cpu.jit import Kernel
 from netdsl.backends.cpu.pages import release
+from netdsl.backends.cpu.precision import stored_layers
 from netdsl.backends.cpu.target import WIDTH
+from netdsl.backends.cpu.tuned import choices
 from netdsl.backends.cpu.views import NO_HALO, Address, Argument, Data, Step, View, aligned, layout
 from netdsl.graph.ir import Graph, Node
 from netdsl.plan.residence import homes, spent_residuals
@@ -27,9 +29,10 @@ SLAB_FLOATS = 4 << 20  # chosen: 16 MiB at a time
 
 @dataclass
 class WeightBank:
-    """Stored tensors, and what was packed from them once for all batch sizes."""
+    """Stored tensors, and what was packed from them once for all batch sizes; in what precision, see precision.py."""
 
     stored: Mapping[str, NDArray[Any]]
+    precision: str = "float32"
     packed: dict[tuple[Any, ...], Data] = field(default_factory=dict)
     _read: list[NDArray[Any]] = field(default_factory=list)
     _slabs: list[F32] = field(default_factory=list)
@@ -77,16 +80,25 @@ class WeightBank:
 
 
 class Planner:
-    """Collects the steps of one graph for `images` images, of a batch of `whole`, and up to `threads` threads."""
+    """Collects the steps of one graph for `images` images, of a batch of `whole`, and up to `threads` threads.
 
-    def __init__(self, graph: Graph, bank: WeightBank, images: int, threads: int, exact: bool, whole: int) -> None:
+    `winograd` says which convolutions Winograd's algorithm runs; None: those that it is faster for.
+    """
+
+    def __init__(
+        self, graph: Graph, bank: WeightBank, images: int, threads: int, exact: bool, whole: int,
+        winograd: Mapping[int, int] | None = None,
+    ) -> None:  # fmt: skip
         self.graph, self.bank, self.images, self.threads = graph, bank, images, threads
         self.views: dict[int, View] = {}
         self.flat_maps: dict[int, TensorType] = {}  # vectors that are maps left in blocked order, by node
         self.bytes: list[int] = []  # of each buffer
         self.lasting: dict[int, tuple[int, ...]] = {}  # buffers whose halos stay clear, and where those lie
         self.steps: list[Step] = []
-        self.winograd = winograd_sizes(graph, whole, exact)
+        self.stored = stored_layers(graph, bank.precision)
+        if winograd is None:
+            winograd = winograd_sizes(graph, whole, exact, {} if exact else choices(threads))
+        self.winograd = winograd
         self.halos = halos(graph, self.winograd)
         self.planar = planar_maps(graph, self.halos)
         fits = partial(may_lie, graph, self.halos)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from netdsl.backends.cpu import jit
 from netdsl.backends.cpu.lower import plan_steps
 from netdsl.backends.cpu.planner import Planner, WeightBank
+from netdsl.backends.cpu.precision import Storage, check_precision, storage
 from netdsl.backends.cpu.threads import available_threads, team
 from netdsl.backends.cpu.views import Address, Data, Port, Step, aligned
 from netdsl.graph.ir import Graph
@@ -60,13 +61,15 @@ class Plan:
 
 
 def make_plan(
-    graph: Graph, bank: WeightBank, images: int, threads: int, exact: bool = False, whole: int | None = None
-) -> Plan:
+    graph: Graph, bank: WeightBank, images: int, threads: int, exact: bool = False, whole: int | None = None,
+    winograd: Mapping[int, int] | None = None,
+) -> Plan:  # fmt: skip
     """Plan a rewritten graph for a number of images and threads; `exact` keeps Winograd's algorithm out.
 
-    whole  images of the batch that these are a part of: algorithms are chosen for it
+    whole     images of the batch that these are a part of: algorithms are chosen for it
+    winograd  the patch size by node, where it is not to be chosen
     """
-    planner = Planner(graph, bank, images, threads, exact, whole or images)
+    planner = Planner(graph, bank, images, threads, exact, whole or images, winograd)
     plan_steps(planner)
     offsets, size = place_buffers(planner.bytes, [s.buffers() for s in planner.steps], planner.lasting)
     if sum(s.work for s in planner.steps) < WORK_TO_SHARE:
@@ -213,18 +216,20 @@ class Program:
     """A network bound to its weights on the CPU.
 
     Call it with float32 C-contiguous arrays [N, ...], one for each input; it returns one for each output. It may be
-    called from several threads at once. The same input gives the same bits, whatever the number of threads.
+    called from several threads at once. The same input gives the same bits, whatever the number of threads (unless
+    `netdsl tune` found different algorithms fastest for them).
     `images_at_once` go through the layers together; a larger batch goes in turns.
     """
 
     def __init__(
         self, graph: Graph, weights: Mapping[str, NDArray[Any]], threads: int | None = None,
-        progress: jit.Progress | None = None, exact: bool = False,
+        progress: jit.Progress | None = None, exact: bool = False, precision: str = "float32",
     ) -> None:  # fmt: skip
+        check_precision(precision)
         self.exact = exact
         self.graph = rewrite(graph)
         self.threads = min(threads or available_threads(), available_threads())
-        self._bank = WeightBank(weights)
+        self._bank = WeightBank(weights, precision)
         self._inputs = [spec.type.shape for spec in graph.inputs]
         self._shapes = [graph.nodes[o.node].type.shape for o in graph.outputs]
         self._plans: OrderedDict[int, tuple[Sequence[Plan], list[Desk]]] = OrderedDict()
@@ -238,6 +243,12 @@ class Program:
         needed = [k for together in plans for k in executors(together)]
         needed += [s.kernel for together in plans for plan in together for s in plan.steps]
         jit.load_all(needed, progress)
+
+    @property
+    def storage(self) -> Storage | None:
+        """Which weights are kept in 16 bits, where that was asked for."""
+        precision = self._bank.precision
+        return None if precision == "float32" else storage(self.graph, precision)
 
     @property
     def arena_bytes(self) -> int:
@@ -285,7 +296,7 @@ class Program:
 
 def lower(
     graph: Graph, weights: Mapping[str, NDArray[Any]], threads: int | None = None, progress: jit.Progress | None = None,
-    *, exact: bool = False,
+    *, exact: bool = False, precision: str = "float32",
 ) -> Program:  # fmt: skip
     """Rewrite, plan and bind a graph for the CPU.
 
@@ -293,5 +304,8 @@ def lower(
     threads     at most so many (the processors this process may use, when None)
     progress    told of each kernel that has to be compiled
     exact       whether every convolution is computed by its definition, never by Winograd's algorithm
+    precision   of weights that a layer waits for: "float32", "float16" or "bfloat16"; see precision.py
+
+    Errors: DeviceError (precision-processor), WeightsError (weights-range).
     """
-    return Program(graph, weights, threads, progress, exact)
+    return Program(graph, weights, threads, progress, exact, precision)

@@ -48,6 +48,21 @@ def emit_load(builder: Any, address: Any, kind: Any, align: int) -> Any:
     return value
 
 
+def emit_widened(builder: Any, address: Any, stored: str | None) -> Any:
+    """WIDTH numbers that are stored as "float16", "bfloat16" or float32 (None), as float32.
+
+    A bfloat16 is the upper half of a float32.
+    """
+    if stored is None:
+        return emit_load(builder, address, LLVM_VEC, 4)
+    if stored == "float16":
+        return builder.fpext(emit_load(builder, address, ir.VectorType(ir.HalfType(), WIDTH), 2), LLVM_VEC)
+    words = ir.VectorType(I32, WIDTH)
+    halves = emit_load(builder, address, ir.VectorType(ir.IntType(16), WIDTH), 2)
+    upper = builder.shl(builder.zext(halves, words), ir.Constant(words, [16] * WIDTH))
+    return builder.bitcast(upper, LLVM_VEC)
+
+
 def emit_offset(builder: Any, address: Any, offset: int) -> Any:
     return builder.add(address, ir.Constant(I64, offset)) if offset else address
 
@@ -113,16 +128,21 @@ def set_f32(typingctx: Any, address: Any, value: Any) -> Any:
     return types.void(types.intp, types.float32), codegen
 
 
+def emit_prefetch(builder: Any, address: Any, nearness: int = 3) -> None:
+    """nearness  3: into every cache; 2: all but the nearest"""
+    byte = ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
+    fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    hints = [ir.Constant(I32, n) for n in (0, nearness, 1)]  # read, …, data
+    builder.call(fetch, [builder.inttoptr(address, byte), *hints])
+
+
 @intrinsic
 def prefetch(typingctx: Any, address: Any) -> Any:
     """Ask for the cache line at an address, to be read soon. Any address is allowed."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        byte = ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
-        fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        hints = [ir.Constant(I32, n) for n in (0, 3, 1)]  # read, keep in every level, data
-        builder.call(fetch, [builder.inttoptr(args[0], byte), *hints])
+        emit_prefetch(builder, args[0])
         return context.get_dummy_value()
 
     return types.void(types.intp), codegen

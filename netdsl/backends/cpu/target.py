@@ -30,12 +30,14 @@ class Target:
     """name, features   as LLVM spells them
     width            float32 lanes of one vector register
     registers        vector registers that one kernel may use
+    widens_float16   whether it has an instruction that makes float32 of float16
     """
 
     name: str
     features: str
     width: int
     registers: int
+    widens_float16: bool
 
 
 @cache
@@ -47,12 +49,12 @@ def host() -> Target:
         name, features = name or found[0], found[1] if features is None else features
     enabled = {f[1:] for f in features.split(",") if f.startswith("+")}
     if "avx512f" in enabled:
-        return Target(name, features, 16, 32)
+        return Target(name, features, 16, 32, True)
     if "avx2" in enabled and "fma" in enabled:
-        return Target(name, features, 8, 16)
+        return Target(name, features, 8, 16, "f16c" in enabled)
     if platform.machine().lower() in ("aarch64", "arm64"):
-        return Target(name, features, 4, 32)
-    return Target(name, features, 4, 16)
+        return Target(name, features, 4, 32, True)
+    return Target(name, features, 4, 16, "f16c" in enabled)
 
 
 def _name_and_features() -> tuple[str, str]:

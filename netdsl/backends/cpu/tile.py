@@ -22,11 +22,15 @@ from netdsl.backends.cpu.simd import (
     emit_min,
     emit_offset,
     emit_pointer,
+    emit_prefetch,
     emit_splat,
     emit_store_first,
+    emit_widened,
     vec,
 )
 from netdsl.backends.cpu.target import FMA_FROM_MEMORY, VECTOR_BYTES, WIDTH, host
+
+CACHE_LINE = 64  # bytes; chosen: of most processors, and a prefetch too many is harmless
 
 
 class TileType(types.Type):
@@ -47,12 +51,14 @@ class TileModel(models.PrimitiveModel):
 class Tile:
     """A register tile of `lines` x `rows` pixels x `cols` vectors.
 
-    The inputs of neighbouring pixels of a line lie `pixel` floats apart, lines any number of bytes.
+    The inputs of neighbouring pixels of a line lie `pixel` floats apart, lines any number of bytes. Weights of `outer`
+    are `stored` as "float16" or "bfloat16", or as float32 (None).
     Its operations are intrinsics; each is made anew when asked for, so take them once, outside the kernel:
 
     start(bias)                   every pixel begins as the `cols` vectors at address `bias`
     start_rows(bias)              every vector of row m begins as the float at `bias + 4 * m` in all lanes
     outer(t, x, line, w)          t[l, m, n] += x[l * line + m * pixel] * w[n]: one step of a matrix product
+    ask(w)                        ask early for a step's weights
     slide(taps, apart)(t, x, w)   t[0, m, 0] += sum over s of x[m * pixel + s * apart] * w[s], lane by lane: a row of a
                                   depthwise filter, each input read once (one line, one column)
     add_from(t, at, ...)          t[l, m, n] += the vector at `at + l * line + m * row + n * col`
@@ -67,6 +73,12 @@ class Tile:
     cols: int
     pixel: int
     lines: int = 1
+    stored: str | None = None
+
+    @property
+    def weight_bytes(self) -> int:
+        """What `cols` vectors of weights take in memory."""
+        return self.cols * WIDTH * (4 if self.stored is None else 2)
 
     @property
     def type(self) -> TileType:
@@ -112,17 +124,16 @@ class Tile:
     @property
     def outer(self) -> Any:
         kind, lines, rows, cols, pixel = self.type, self.lines, self.rows, self.cols, self.pixel
+        stored, size = self.stored, self.weight_bytes // cols
         # where accumulators, weights and a broadcast are one too many for the registers
-        from_memory = FMA_FROM_MEMORY and kind.count + cols + 1 == host().registers + 1
+        from_memory = FMA_FROM_MEMORY and stored is None and kind.count + cols + 1 == host().registers + 1
 
         @intrinsic
         def outer(typingctx: Any, t: Any, x: Any, line: Any, w: Any) -> Any:
             def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
                 value, x, line, w = args
                 held = cols - 1 if from_memory else cols
-                weights = [
-                    emit_load(builder, emit_offset(builder, w, n * VECTOR_BYTES), LLVM_VEC, 4) for n in range(held)
-                ]
+                weights = [emit_widened(builder, emit_offset(builder, w, n * size), stored) for n in range(held)]
                 i = 0
                 for _ in range(lines):
                     for m in range(rows):
@@ -141,6 +152,25 @@ class Tile:
             return kind(kind, types.intp, types.intp, types.intp), codegen
 
         return outer
+
+    @property
+    def ask(self) -> Any:
+        # One line is enough for the processor to fetch its neighbours too. Where weights are widened so many more
+        # instructions wait for each line that it looks only few lines ahead by itself: all are asked for. Measured on
+        # one core with AVX-512, from memory that gives 15.6 GB/s: float32 15.4; bfloat16 11.0 with one line in four,
+        # 12.6 with all, 13.6 with all but into the second-level cache alone.
+        asked, nearness = (CACHE_LINE, 3) if self.stored is None else (self.weight_bytes, 2)
+
+        @intrinsic
+        def ask(typingctx: Any, w: Any) -> Any:
+            def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+                for offset in range(0, asked, CACHE_LINE):
+                    emit_prefetch(builder, emit_offset(builder, args[0], offset), nearness)
+                return context.get_dummy_value()
+
+            return types.void(types.intp), codegen
+
+        return ask
 
     def slide(self, taps: int, apart: int) -> Any:
         """The intrinsic that moves a row of a depthwise filter, `taps` cells `apart` vectors from each other, along."""

@@ -25,11 +25,13 @@ class TileShape:
 
 
 @cache
-def tile_for(width: int, blocks: int, height: int = 1) -> TileShape:
+def tile_for(width: int, blocks: int, height: int = 1, folds: bool = FMA_FROM_MEMORY) -> TileShape:
     """The tile for `height` rows of `width` output pixels and so many output blocks. Short rows go several at a time.
 
     Accumulators, a row of weights and one broadcast fill the registers. The cheapest by a model of one step of the
     product; where nothing is wasted, four blocks by seven pixels, the fewest reads for a multiply-add.
+
+    folds  whether a multiply-add may read the last weight from memory; not those that are widened first
     """
     if width == height == 1:  # one pixel: many blocks side by side hide the latency of the multiply-adds
         groups = math.ceil(blocks / 8)
@@ -39,14 +41,14 @@ def tile_for(width: int, blocks: int, height: int = 1) -> TileShape:
         for cols in range(min(4, blocks), 0, -1)
         for rows in range(min(MOST_ROWS, width), 0, -1)
         for lines in (range(1, min(4, height) + 1) if rows == width else (1,))
-        if _fits(rows * lines, cols)
+        if _fits(rows * lines, cols, folds)
     ]
     return min(shapes, key=lambda t: _cost(t, width, blocks, height))
 
 
-def _fits(pixels: int, cols: int) -> bool:
-    """Whether accumulators, weights and a broadcast have a register each; a multiply-add may read the last weight."""
-    return pixels * cols + cols + 1 <= host().registers + FMA_FROM_MEMORY
+def _fits(pixels: int, cols: int, folds: bool) -> bool:
+    """Whether accumulators, weights and a broadcast have a register each, but for a weight that is folded."""
+    return pixels * cols + cols + 1 <= host().registers + folds
 
 
 def _cost(tile: TileShape, width: int, blocks: int, height: int) -> float:

@@ -63,16 +63,22 @@ class Cut:
     cost: float
 
 
-def winograd_size(op: Conv, x: TensorType, images: int) -> int:
-    """The m of the cheapest way to run a convolution, 0 for the direct kernel. Independent of threads."""
+def ways_to_run(op: Conv, x: TensorType) -> tuple[int, ...]:
+    """0 for the direct kernel, and the m of every algorithm of Winograd's that computes a convolution."""
     r = op.kernel[0]
     plain = (op.kernel, op.stride, op.dilation, op.groups) == ((r, r), (1, 1), (1, 1), 1)
-    if not plain or r not in SIZES or x.channels < WIDTH:
+    return (0, *SIZES.get(r, ())) if plain and x.channels >= WIDTH else (0,)
+
+
+def winograd_size(op: Conv, x: TensorType, images: int) -> int:
+    """The m of the cheapest way to run a convolution, 0 for the direct kernel. Independent of threads."""
+    ways, r = ways_to_run(op, x), op.kernel[0]
+    if ways == (0,):
         return 0
     y = op.infer(x)
     depth, blocks = math.ceil(x.channels / WIDTH), math.ceil(op.features / WIDTH)
     costs = {0: _direct_cost(r, depth, blocks, images * y.height * y.width)}
-    for m in SIZES[r]:
+    for m in ways[1:]:
         total = images * math.ceil(y.height / m) * math.ceil(y.width / m)
         costs[m] = winograd_cut(m, r, depth, blocks, total, 1).cost
     return min(costs, key=lambda m: costs[m])

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from netdsl.halves import bfloat16_bits, float16_bits
+
 F32 = NDArray[np.float32]
 
 SLICE = 16  # depth of a slice of the product: four chunks of four channels
@@ -45,18 +47,6 @@ def to_tf32(x: F32) -> F32:
     return np.where(np.isfinite(x), rounded, words).astype(np.uint32).view(np.float32)
 
 
-def _float16_words(x: F32) -> F32:
-    with np.errstate(over="ignore"):
-        return _words(x.astype(np.float16).view(np.uint16))
-
-
-def _bfloat16_words(x: F32) -> F32:
-    words = x.view(np.uint32)
-    rounded = (words + np.uint32(0x7FFF) + (words >> np.uint32(16) & np.uint32(1))) >> np.uint32(16)
-    kept = words >> np.uint32(16) | np.isnan(x).astype(np.uint32)  # a nan stays one, whatever bits it loses
-    return _words(np.where(np.isfinite(x), rounded, kept).astype(np.uint16))
-
-
 def _words(halves: NDArray[np.uint16]) -> F32:
     """[groups, depth, columns] of half words to [groups, depth / 2, columns] of words."""
     low, high = halves[:, 0::2].astype(np.uint32), halves[:, 1::2].astype(np.uint32)
@@ -64,5 +54,6 @@ def _words(halves: NDArray[np.uint16]) -> F32:
 
 
 ROUNDINGS: dict[str, Callable[[F32], F32]] = {
-    "float32": lambda x: x, "tf32": to_tf32, "float16": _float16_words, "bfloat16": _bfloat16_words,
+    "float32": lambda x: x, "tf32": to_tf32,
+    "float16": lambda x: _words(float16_bits(x)), "bfloat16": lambda x: _words(bfloat16_bits(x)),
 }  # fmt: skip

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from netdsl.backends.cpu.kernels.functions import FUNCTIONS
-from netdsl.backends.cpu.simd import VECTOR_BYTES, broadcast, i64, leaf, load, prefetch, splat, store
+from netdsl.backends.cpu.simd import VECTOR_BYTES, broadcast, i64, leaf, load, splat, store
 from netdsl.backends.cpu.tile import Tile
 
 INFINITY = np.float32(np.inf)
@@ -47,17 +47,21 @@ def _finish(tile: Tile, function: str | None) -> Any:
     return finish_with
 
 
-def make_conv(lines: int, rows: int, cols: int, pixel: int, function: str | None) -> Callable[..., None]:
+def make_conv(
+    lines: int, rows: int, cols: int, pixel: int, function: str | None, stored: str | None = None
+) -> Callable[..., None]:
     """A tile of lines x rows output pixels x cols channel blocks; neighbours' inputs lie `pixel` floats apart.
+
+    Weights are `stored` as "float16" or "bfloat16" and widened as they are read, or as float32 (None).
 
     The taps are taken `span` at a time over all pixels of a band, sums waiting in y meanwhile, so that weights stay in
     the first-level cache from one pass to the next. What is needed next is asked for early: `ahead` bytes before its
     use, or, with `ahead` 0, the next span's weights in the course of all passes.
     """
-    tile = Tile(rows, cols, pixel, lines)
-    start, outer, add_from = tile.start, tile.outer, tile.add_from
+    tile = Tile(rows, cols, pixel, lines, stored)
+    start, outer, ask, add_from = tile.start, tile.outer, tile.ask, tile.add_from
     finish = _finish(tile, function)
-    step = cols * VECTOR_BYTES
+    step, biases = tile.weight_bytes, cols * VECTOR_BYTES
 
     def conv(  # type: ignore[no-untyped-def]
         tid, nt, x, w, bias, zeros, taps, n_taps, run, span, ahead, group_offsets, y, r, limits,
@@ -81,7 +85,7 @@ def make_conv(lines: int, rows: int, cols: int, pixel: int, function: str | None
                     low, high = splat(-INFINITY), splat(INFINITY)
                     if last:
                         low, high = lowest, highest
-                    begin = bias + g * step if t0 == 0 else zeros
+                    begin = bias + g * biases if t0 == 0 else zeros
                     # what is added before the products: the residual, or the sums so far
                     before, b_image, b_plane, b_row, b_pixel = r, r_image, r_plane, r_row, r_pixel
                     if t0 != 0:
@@ -108,7 +112,7 @@ def make_conv(lines: int, rows: int, cols: int, pixel: int, function: str | None
                             for t in range(t0, t1):
                                 xt = origin + i64(taps, t)
                                 for _ in range(run):
-                                    prefetch(soon)
+                                    ask(soon)
                                     soon += pace
                                     acc = outer(acc, xt, x_row, wt)
                                     xt += 4
