@@ -132,8 +132,8 @@ def warm(
     progress                    called with (what, done, total) while kernels are compiled
 
     Returns how many kernels the networks need, and how many of them were compiled now.
-    Errors: SourceError; DeviceError where this processor cannot have the precision; InputError for a precision that does
-    not exist, and where the cache's folder does not keep the kernels.
+    Errors: SourceError; DeviceError where this processor cannot have the precision; InputError for a precision that
+    does not exist, and where the cache's folder does not keep the kernels.
     """
     from netdsl.backends.cpu import ahead
 

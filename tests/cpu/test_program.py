@@ -91,16 +91,15 @@ def test_eight_callers_at_once(small) -> None:  # type: ignore[no-untyped-def]
         assert all(pool.map(call, range(16)))
 
 
-@pytest.mark.parametrize(("work_to_share", "way"), [(10**9, "run_brief"), (0, "run")])
-def test_a_brief_call_keeps_the_interpreters_lock(small, work_to_share, way, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize(("work_to_share", "is_brief"), [(10**9, True), (0, False)])
+def test_a_brief_call_keeps_the_interpreters_lock(small, work_to_share, is_brief, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     """So that eight callers of a tiny network do not spend their time on handing the lock round; others give it up."""
     graph, weights, x, _ = small
-    ways: list[str] = []
+    kept: list[bool] = []
     monkeypatch.setattr(cpu.program, "WORK_TO_SHARE", work_to_share)
-    for name in ("run", "run_brief"):
-        monkeypatch.setattr(threads.Team, name, lambda *_, name=name: ways.append(name))
-    cpu.lower(graph, weights, 2)([x[:1]])
-    assert ways == [way]
+    monkeypatch.setattr(threads.Team, "starter", lambda *given: lambda: kept.append(given[-1]))
+    cpu.lower(graph, weights, 1)([x[:1]])
+    assert kept == [is_brief]
 
 
 def test_eight_callers_of_a_brief_network() -> None:
