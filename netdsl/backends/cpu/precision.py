@@ -3,8 +3,8 @@
 A layer that meets each weight with few pixels takes as long as its weights take to come from memory: half the bytes,
 half the time. They become float32 again in the registers, and sums are float32. Dense layers are such: even with the
 most images that go together each weight meets sixteen. Convolutions are bound by arithmetic (each weight meets all 49
-pixels of a 7x7 map), and widening takes a fifth of it: measured with AVX-512, tiles of six by four, all in cache,
-128 GFLOP/s become 100. So their weights stay float32, as do those of dense layers that fit a cache.
+pixels of a 7x7 map), and widening would add to that. So their weights stay float32, as do those of dense layers that
+fit a cache.
 """
 
 from __future__ import annotations

@@ -31,9 +31,8 @@ from netdsl.passes import rewrite
 LEAST_GAIN = 0.03  # chosen: two runs of the same differ by about as much
 WARM_UP = 2  # chosen: rounds that do not count
 ROW_BYTES = 32  # of one step in a workspace's table
-MOST_POINTS = (
-    6  # m + r - 1 of algorithms tried; those with more, whose error is larger, only where the model chose them
-)
+# m + r - 1 of algorithms tried; those with more, whose error is larger, only where the model chose them
+MOST_POINTS = 6
 
 Timer = Callable[[Workspace, int | None], float]  # seconds of a step of a workspace, or (None) of all
 

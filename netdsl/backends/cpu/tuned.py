@@ -1,8 +1,8 @@
 """What `netdsl tune` found fastest on this machine, by a convolution's geometry: kept in the user's cache folder.
 
 One file for each processor, version of the kernels and number of threads (a small network's batch that is cut by images
-runs on one thread each, and takes the choices of one). A file that is damaged, or holds something
-else, counts as absent; an entry that is no choice is passed over.
+runs on one thread each, and takes the choices of one). A file that is damaged, or holds something else, counts as
+absent; an entry that is no choice is passed over.
 """
 
 from __future__ import annotations
