@@ -61,7 +61,7 @@ CHOICES = (
         ("resnet18", "alexnet", "squeezenet1_1"),
     ),
     Choice(program, "WORK_TO_SHARE", (0, 30_000_000), ("kws_dscnn", "lenet5", "resnet20_cifar10")),
-    Choice(program, "WORK_PER_THREAD", (0, 400_000), ("kws_dscnn", "mobilenet_v2")),
+    Choice(program, "WORK_PER_THREAD", (1, 400_000), ("kws_dscnn", "mobilenet_v2")),
 )
 
 
