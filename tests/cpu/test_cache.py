@@ -119,33 +119,33 @@ def test_another_processor_has_kernels_of_its_own(cache: Path) -> None:
 
 @pytest.fixture
 def unkeyed() -> Iterator[None]:
-    jit._environment.cache_clear()
+    jit.environment.cache_clear()
     yield
-    jit._environment.cache_clear()
+    jit.environment.cache_clear()
 
 
 def test_the_key_names_numbas_version(unkeyed: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = jit._environment()
-    jit._environment.cache_clear()
+    before = jit.environment()
+    jit.environment.cache_clear()
     monkeypatch.setattr(jit, "version", lambda package: b"0.0")
-    assert jit._environment() != before
+    assert jit.environment() != before
 
 
 def test_the_key_covers_the_text_of_kernels(unkeyed: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    before, sources = jit._environment(), jit._sources()
+    before, sources = jit.environment(), jit._sources()
     assert {"jit.py", "simd.py", "conv.py", "execute.py"} <= {path.name for path in sources}
     changed = tmp_path / sources[0].name
     changed.write_bytes(sources[0].read_bytes() + b"# another version\n")
-    jit._environment.cache_clear()
+    jit.environment.cache_clear()
     monkeypatch.setattr(jit, "_sources", lambda: [changed, *sources[1:]])
-    assert jit._environment() != before
+    assert jit.environment() != before
 
 
 def test_versions_are_read_without_importing(tmp_path: Path) -> None:
     from importlib import metadata
 
     assert metadata.version("numba") in jit.version("numba").decode()
-    done = in_fresh_process("import sys\nfrom netdsl.backends.cpu import jit\njit._environment()\n"
+    done = in_fresh_process("import sys\nfrom netdsl.backends.cpu import jit\njit.environment()\n"
                             "assert 'numba' not in sys.modules")  # fmt: skip
     assert done.returncode == 0, done.stderr
 

@@ -202,6 +202,16 @@ def agrees(body: str, batch: int) -> None:
             np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.skipif(WIDTH < 8, reason="half a block is two channels or fewer: too little to spare")
+@pytest.mark.parametrize("layer", ["conv 20 1x1", "conv 20 3x3 pad=1", "conv 12 3x3 pad=1 stride=2 groups=2"])
+def test_a_half_full_block_of_inputs_is_read_by_halves(layer: str) -> None:
+    body = f"conv {WIDTH * 3 // 2} 1x1 | relu\n {layer}"
+    graph = build(f"netdsl 1\nnet sample {{\n  input x 8x9x10\n{body}\n}}\n")
+    steps = cpu.lower(graph, random_weights(graph, 2), exact=True).plan(1).steps
+    assert WIDTH // 2 in [s.arguments.get("run") for s in steps]
+    agrees(body, batch=2)
+
+
 @pytest.mark.parametrize("side", [6, 130])  # maps that keep their halos, and maps whose halos are cleared
 def test_halos_stay_zero_from_call_to_call(side: int) -> None:
     body = f"repeat 5 {{ conv {WIDTH} 3x3 pad=1 }}\n depthwise 5x5 pad=2"

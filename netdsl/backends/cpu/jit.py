@@ -34,7 +34,7 @@ _libraries: list[Any] = []  # whose code is in use
 
 
 @cache
-def _environment() -> str:
+def environment() -> str:
     """Digest of all that machine code depends on besides the kernel's own name."""
     digest = hashlib.sha256()
     target = host()
@@ -46,11 +46,6 @@ def _environment() -> str:
     return digest.hexdigest()[:24]
 
 
-def environment() -> str:
-    """Name of this processor, and of the version of everything that kernels are made from."""
-    return _environment()
-
-
 def _sources() -> list[Path]:
     """The files that kernels are made from."""
     folder = Path(__file__).parent
@@ -58,7 +53,7 @@ def _sources() -> list[Path]:
 
 
 def _path(name: str) -> Path:
-    return kept.folder("kernels") / f"{name}-{_environment()}.o"
+    return kept.folder("kernels") / f"{name}-{environment()}.o"
 
 
 @dataclass(frozen=True)

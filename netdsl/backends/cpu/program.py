@@ -52,7 +52,7 @@ class Plan:
     @property
     def is_brief(self) -> bool:
         """Whether a call takes so little time that sharing it among threads, or letting others run, takes more."""
-        return sum(s.work for s in self.steps) < WORK_TO_SHARE
+        return _is_brief(self.steps)
 
     @property
     def workspace_bytes(self) -> int:
@@ -72,12 +72,16 @@ def make_plan(
     planner = Planner(graph, bank, images, threads, exact, whole or images, winograd)
     plan_steps(planner)
     offsets, size = place_buffers(planner.bytes, [s.buffers() for s in planner.steps], planner.lasting)
-    if sum(s.work for s in planner.steps) < WORK_TO_SHARE:
+    if _is_brief(planner.steps):
         threads = 1
     shares = [max(1, min(threads, s.work // WORK_PER_THREAD)) for s in planner.steps]
     fences = [a > 1 or b > 1 for a, b in pairwise(shares)]
     fences.append(max(shares) > 1)  # so that no worker reads the table once the call has returned
     return Plan(images, tuple(planner.steps), tuple(offsets), size, tuple(shares), tuple(fences))
+
+
+def _is_brief(steps: Sequence[Step]) -> bool:
+    return sum(s.work for s in steps) < WORK_TO_SHARE
 
 
 def make_plans(graph: Graph, bank: WeightBank, images: int, threads: int, exact: bool = False) -> list[Plan]:
