@@ -35,10 +35,18 @@ def winograd_sizes(
     sizes = {}
     for i, node in enumerate(graph.nodes):
         if isinstance(node.op, Conv):
-            x = graph.nodes[node.inputs[0]].type
+            x, alone = graph.nodes[node.inputs[0]].type, reads_alone(graph, i)
             m = measured.get(geometry(node.op, x, images))
-            sizes[i] = m if m in ways_to_run(node.op, x) else winograd_size(node.op, x, images)
+            sizes[i] = m if m in ways_to_run(node.op, x, alone) else winograd_size(node.op, x, images, alone)
     return {i: m for i, m in sizes.items() if m}
+
+
+def reads_alone(graph: Graph, index: int) -> bool:
+    """Whether a node's input is the caller's array and nothing else reads it."""
+    source = graph.nodes[index].inputs[0]
+    if not isinstance(graph.nodes[source].op, Input):
+        return False
+    return graph.consumers()[source] == [index] and all(o.node != source for o in graph.outputs)
 
 
 def halos(graph: Graph, winograd: Mapping[int, int]) -> list[Halo]:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from netdsl.backends.cpu.planner import Planner
+from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.views import Data, View, floats
 from netdsl.graph.ir import Node
 from netdsl.ops.activation import Relu, Relu6
@@ -37,3 +41,12 @@ def epilogue(plan: Planner, node: Node) -> Epilogue:
         else:
             function, parameter = elementwise(op)
     return Epilogue(residual, floats(low, high, parameter), function)
+
+
+def bias_of(plan: Planner, node: Node, channels: int, cols: int) -> NDArray[np.float32]:
+    """A node's bias for tiles of so many output blocks, with zeros at the end."""
+    values = plan.bank.value(node, "bias")
+    out = np.zeros(math.ceil(channels / (cols * WIDTH)) * cols * WIDTH, np.float32)
+    if values is not None:
+        out[:channels] = values
+    return out

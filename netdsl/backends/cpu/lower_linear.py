@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from netdsl.backends.cpu.epilogue import Epilogue, epilogue
+from netdsl.backends.cpu.epilogue import Epilogue, bias_of, epilogue
 from netdsl.backends.cpu.jit import Kernel
 from netdsl.backends.cpu.lower_planes import emit_conv_planes
+from netdsl.backends.cpu.lower_winograd import emit_winograd
 from netdsl.backends.cpu.planner import Planner
 from netdsl.backends.cpu.precision import halved
 from netdsl.backends.cpu.target import FMA_FROM_MEMORY, WIDTH
 from netdsl.backends.cpu.tiles import Share, TileShape, share_for, tile_for
 from netdsl.backends.cpu.views import Address, Data, View, floats, table
-from netdsl.backends.cpu.winograd import pack_winograd, winograd_cut
 from netdsl.graph.ir import Node
 from netdsl.ops.conv import Conv
 from netdsl.ops.deconv import Deconv
@@ -72,7 +72,7 @@ def lower_conv(plan: Planner, index: int) -> None:
         _emit_depthwise(plan, node, op, x, y, taps, end, work)
         return
     if index in plan.winograd:
-        _emit_winograd(plan, node, plan.winograd[index], op, x, y, end, work)
+        emit_winograd(plan, node, plan.winograd[index], x, y, end, work, SPAN_BYTES)
         return
     weight = LazyWeight(node.weights["weight"].shape, lambda: plan.bank.required(node, "weight"))
     _emit_conv(plan, node, weight, op.groups, op.stride, x, y, taps, end, work, "")
@@ -149,7 +149,7 @@ def _emit_conv(
     packed = pack_conv(weight, groups, x, tile.cols, taps)
     key = (node.path, part, tile.cols, packed.lanes)
     data = plan.bank.pack(key, packed.values)
-    bias = plan.bank.pack((node.path, "bias", tile.cols), lambda: _bias(plan, node, y.channels, tile.cols))
+    bias = plan.bank.pack((node.path, "bias", tile.cols), lambda: bias_of(plan, node, y.channels, tile.cols))
     tile_groups = math.ceil(y.blocks / tile.cols)
     share = share_for(
         plan.images * math.ceil(height / tile.lines),
@@ -191,14 +191,6 @@ def _span(packed: PackedConv, tile: TileShape, passes: bool) -> tuple[int, int]:
     if not passes or taps * tap_bytes <= 2 * SPAN_BYTES:
         return max(1, taps), AHEAD
     return max(1, SPAN_BYTES // tap_bytes), 0
-
-
-def _bias(plan: Planner, node: Node, channels: int, cols: int) -> F32:
-    values = plan.bank.value(node, "bias")
-    out = np.zeros(math.ceil(channels / (cols * WIDTH)) * cols * WIDTH, np.float32)
-    if values is not None:
-        out[:channels] = values
-    return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,38 +266,12 @@ def _part(x: View, lanes: int, index: int) -> int:
     return index // parts * x.plane + index % parts * lanes * 4
 
 
-def _emit_winograd(plan: Planner, node: Node, m: int, op: Conv, x: View, y: View, end: Epilogue, work: int) -> None:
-    down, across = math.ceil(y.height / m), math.ceil(y.width / m)
-    size = op.kernel[0]
-    cut = winograd_cut(m, size, x.blocks, y.blocks, plan.images * down * across, plan.threads)
-    tile, patches = tile_for(cut.patches, y.blocks), cut.patches
-    groups = math.ceil(y.blocks / tile.cols)
-    data = plan.bank.pack(
-        (node.path, "winograd", m, tile.cols),
-        lambda: pack_winograd(plan.bank.required(node, "weight"), m, tile.cols, plan.bank.empty),
-    )
-    cells, vector, r = (m + size - 1) ** 2, 4 * WIDTH, end.residual
-    room = vector * (2 * cells + cells * (x.blocks + tile.cols * cut.together) * patches + 32)
-    scratch = plan.thread_scratch(-(-room // 64) * 64)
-    corner = Address(x, -op.pad[0] * x.row - op.pad[1] * x.pixel)
-    plan.emit(
-        Kernel("winograd", "winograd", (m, size, tile.rows, tile.cols, end.function)), node, work,
-        x=corner, u=data, bias=plan.bank.pack((node.path, "bias", 1), lambda: _bias(plan, node, y.channels, 1)),
-        y=Address(y), r=Address(r) if r else 0, limits=end.limits, zeros=Data(np.zeros(tile.cols * WIDTH, np.float32)),
-        scratch=Address(scratch), scratch_bytes=-(-room // 64) * 64, images=plan.images, down=down, across=across,
-        depth=x.blocks, span=max(1, SPAN_BYTES // (tile.cols * 4 * WIDTH**2)), groups=groups, blocks=y.blocks,
-        patches=patches, chunks=cut.chunks, together=cut.together, height=y.height, width=y.width,
-        **x.strides("x"), **y.strides("y"), r_image=r.image if r else 0, r_plane=r.plane if r else 0,
-        r_row=r.row if r else 0,
-    )  # fmt: skip
-
-
 def _emit_depthwise(
     plan: Planner, node: Node, op: Conv, x: View, y: View, taps: Taps, end: Epilogue, work: int
 ) -> None:
     rows = tile_for(y.width, 1).rows
     data = plan.bank.pack((node.path, "depthwise"), lambda: _pack_depthwise(plan, node, x.blocks))
-    bias = plan.bank.pack((node.path, "bias", 1), lambda: _bias(plan, node, y.channels, 1))
+    bias = plan.bank.pack((node.path, "bias", 1), lambda: bias_of(plan, node, y.channels, 1))
     lines = [h * x.row + taps.columns[0] * x.pixel for h in taps.rows]
     r = end.residual
     # rows of an image that a thread made by the convolution before are best read by the same thread
@@ -341,7 +307,7 @@ def lower_dense(plan: Planner, index: int) -> None:
     tile = tile_for(plan.images, y.blocks, folds=FMA_FROM_MEMORY and stored is None)
     flat_map = plan.flat_maps.get(node.inputs[0])
     data = plan.bank.pack((node.path, tile.cols), lambda: _pack_dense(plan, node, x, tile.cols, flat_map, stored))
-    bias = plan.bank.pack((node.path, "bias", tile.cols), lambda: _bias(plan, node, y.channels, tile.cols))
+    bias = plan.bank.pack((node.path, "bias", tile.cols), lambda: bias_of(plan, node, y.channels, tile.cols))
     if plan.images > 1:
         pixels = plan.scratch(x.channels, plan.images)
         plan.emit(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from netdsl.backends.cpu.jit import Kernel
 from netdsl.backends.cpu.lower_planes import move_rows, tight
 from netdsl.backends.cpu.lower_points import clear_tail
+from netdsl.backends.cpu.lower_winograd import emit_phases, phases_reader
 from netdsl.backends.cpu.planner import Planner
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.views import NO_HALO, Address, Port, View, floats, table
@@ -22,8 +23,11 @@ Indices = NDArray[np.int64]
 
 
 def lower_input(plan: Planner, index: int, port: int) -> None:
-    """The caller's NCHW array into blocks or planes."""
+    """The caller's NCHW array into blocks, planes or phases."""
     node = plan.graph.nodes[index]
+    if (reader := phases_reader(plan, index)) is not None:
+        emit_phases(plan, index, port, reader)
+        return
     work = node.type.elements * plan.images
     y = plan.output(index, work)
     if y.block == 1:

@@ -166,15 +166,19 @@ def load(typingctx: Any, address: Any) -> Any:
     return vec(types.intp), lambda context, builder, sig, args: emit_load(builder, args[0], LLVM_VEC, 4)
 
 
-@intrinsic
-def load_strided(typingctx: Any, address: Any) -> Any:
-    """Every other of 2 WIDTH consecutive float32, the first one first."""
+def strided(step: int) -> Any:
+    """The intrinsic that loads WIDTH float32 from places `step` apart; all float32 in between are read."""
+    apart = ir.Constant(ir.VectorType(I32, WIDTH), list(range(0, step * WIDTH, step)))
 
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        low, high = (emit_load(builder, emit_offset(builder, args[0], n * VECTOR_BYTES), LLVM_VEC, 4) for n in range(2))
-        return builder.shuffle_vector(low, high, ir.Constant(ir.VectorType(I32, WIDTH), list(range(0, 2 * WIDTH, 2))))
+    @intrinsic
+    def load_strided(typingctx: Any, address: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            run = emit_load(builder, args[0], ir.VectorType(ir.FloatType(), step * WIDTH), 4)
+            return builder.shuffle_vector(run, ir.Constant(run.type, ir.Undefined), apart)
 
-    return vec(types.intp), codegen
+        return vec(types.intp), codegen
+
+    return load_strided
 
 
 @intrinsic
@@ -216,6 +220,28 @@ def store_first(typingctx: Any, address: Any, value: Any, count: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.intp, vec, types.intp), codegen
+
+
+@intrinsic
+def transpose(typingctx: Any, x: Any, y: Any) -> Any:
+    """WIDTH vectors that follow each other at x, a matrix, stored at y with rows and columns exchanged."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        x, y = args
+        rows = [emit_load(builder, emit_offset(builder, x, i * VECTOR_BYTES), LLVM_VEC, 4) for i in range(WIDTH)]
+        half = WIDTH // 2
+        while half:  # exchange the blocks beside the diagonal of each square of 2 half x 2 half
+            for i in (i for i in range(WIDTH) if not i & half):
+                upper, lower = rows[i], rows[i + half]
+                for k, start in ((i, 0), (i + half, half)):
+                    lanes = [start + lane if not lane & half else start + lane - half + WIDTH for lane in range(WIDTH)]
+                    rows[k] = builder.shuffle_vector(upper, lower, ir.Constant(ir.VectorType(I32, WIDTH), lanes))
+            half //= 2
+        for i, row in enumerate(rows):
+            builder.store(row, emit_pointer(builder, emit_offset(builder, y, i * VECTOR_BYTES), LLVM_VEC)).align = 4
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), codegen
 
 
 def _binary(emit: Callable[..., Any], doc: str) -> Any:

@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.backends.cpu import jit, tuned
-from netdsl.backends.cpu.demands import winograd_sizes
+from netdsl.backends.cpu.demands import reads_alone, winograd_sizes
 from netdsl.backends.cpu.planner import WeightBank
 from netdsl.backends.cpu.program import Workspace, executors, images_at_once, make_plan, places
 from netdsl.backends.cpu.threads import available_threads, team
-from netdsl.backends.cpu.winograd import ways_to_run
+from netdsl.backends.cpu.winograd import phases_of, ways_to_run
 from netdsl.graph.ir import Graph
 from netdsl.ops.conv import Conv
 from netdsl.passes import rewrite
@@ -128,7 +128,8 @@ class Bench:
         self.where = {
             i: tuned.geometry(node.op, x, self.images)
             for i, node in enumerate(graph.nodes)
-            if isinstance(node.op, Conv) and len(ways_to_run(node.op, x := graph.nodes[node.inputs[0]].type)) > 1
+            if isinstance(node.op, Conv)
+            and len(ways_to_run(node.op, x := graph.nodes[node.inputs[0]].type, reads_alone(graph, i))) > 1
         }
         rng = np.random.default_rng(0)
         shapes = [(self.images, *spec.type.shape) for spec in graph.inputs]
@@ -139,8 +140,8 @@ class Bench:
         """The ways that are measured for a convolution."""
         node = self.graph.nodes[index]
         assert isinstance(node.op, Conv)
-        ways = ways_to_run(node.op, self.graph.nodes[node.inputs[0]].type)
-        return [m for m in ways if m + node.op.kernel[0] - 1 <= MOST_POINTS or m == default]
+        ways = ways_to_run(node.op, self.graph.nodes[node.inputs[0]].type, reads_alone(self.graph, index))
+        return [m for m in ways if m + phases_of(node.op).taps - 1 <= MOST_POINTS or m == default]
 
     def nodes(self, layer: Layer) -> list[int]:
         return [i for i, geometry in self.where.items() if geometry == layer.geometry]

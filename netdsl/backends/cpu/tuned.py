@@ -20,9 +20,10 @@ MOST_BYTES = 1 << 20  # chosen: of a file; some ten thousand geometries
 
 
 def geometry(op: Conv, x: TensorType, images: int) -> str:
-    """What the fastest way to run a convolution of stride 1 depends on, in words."""
+    """What the fastest way to run a convolution depends on, in words."""
     kernel, pad = "x".join(map(str, op.kernel)), ",".join(map(str, op.pad))
-    return f"{kernel} from {x.channels}x{x.height}x{x.width} to {op.features}, pad {pad}, batch {images}"
+    stride = "" if op.stride == (1, 1) else " stride " + "x".join(map(str, op.stride))
+    return f"{kernel}{stride} from {x.channels}x{x.height}x{x.width} to {op.features}, pad {pad}, batch {images}"
 
 
 def path(threads: int) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,44 +12,89 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.backends.cpu.kernels.matrices import weight as weight_matrix
+from netdsl.backends.cpu.phases import Phases, in_lanes
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.tiles import L2_BYTES, tile_for
 from netdsl.ops.conv import Conv
 from netdsl.tensor import TensorType
 
 F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
 
 # Chosen: OpenBLAS shares products of more multiply-adds among threads of its own, and these are too thin to be shared.
 SMALL_PRODUCT = 1 << 18
 
 
-def pack_winograd(weight: F32, m: int, cols: int, empty: Callable[[int], F32]) -> F32:
-    """[K, C, r, r] transformed in float64 to [tile of outputs][n^2][C][outputs of the tile], zeros at the edges.
+@dataclass(frozen=True)
+class Depth:
+    """What a product of the algorithm sums over: `blocks` of lanes, in which each phase of the input has `own` lanes.
 
-    empty  gives room for so many floats
+    live  for each of the n^2 products the lanes that it needs, the first and the one after the last
     """
-    k, c, r = weight.shape[:3]
-    g = np.array(weight_matrix(m, r), np.float64)
-    outputs, cells = cols * WIDTH, len(g) ** 2
-    tiles, depth = -(-k // outputs), -(-c // WIDTH) * WIDTH
-    together = next(n for n in (16, 8, 4, 2, 1) if n == 1 or r * r * cells * n * outputs <= SMALL_PRODUCT)  # channels
-    packed = empty(tiles * cells * depth * outputs).reshape(tiles, cells, depth // together, -1)
-    kron = np.kron(g, g)  # one product for both sides: vec(G w G^T) = (G x G) vec(w)
-    rows = np.zeros((outputs, depth, r * r), np.float32)
+
+    blocks: int
+    own: int
+    live: tuple[tuple[int, int], ...]
+
+    @property
+    def starts(self) -> list[int]:
+        """Where the live lanes of each product begin when those of all products follow each other; then their sum."""
+        return [0, *itertools.accumulate(last - first for first, last in self.live)]
+
+
+def phases_of(op: Conv) -> Phases:
+    return Phases(op.kernel[0], op.stride[0])
+
+
+@cache
+def depth_of(op: Conv, x: TensorType, m: int) -> Depth:
+    """The depth of a convolution: all phases in the lanes of one map, or each phase in blocks of its own."""
+    phases = phases_of(op)
+    count, blocks = phases.stride**2, math.ceil(x.channels / WIDTH)
+    own = x.channels if count == 1 or in_lanes(x) else blocks * WIDTH
+    live = tuple((own * first, own * last) for first, last in phases.live(m + phases.taps - 1))
+    return Depth(math.ceil(count * own / WIDTH), own, live)
+
+
+def pack_winograd(weight: F32, phases: Phases, m: int, depth: Depth, cols: int, empty: Callable[[int], F32]) -> F32:
+    """[K, C, R, R] transformed in float64 to [tile of outputs][product][live lane][outputs of the tile].
+
+    Zeros at the edges. empty gives room for so many floats.
+    """
+    outputs, starts = cols * WIDTH, depth.starts
+    tiles = -(-len(weight) // outputs)
+    packed = empty(tiles * starts[-1] * outputs).reshape(tiles, starts[-1], outputs)
     for t, place in enumerate(packed):
-        count = min(outputs, k - t * outputs)
-        rows[:count, :c] = weight[t * outputs :][:count].reshape(count, c, r * r)
-        rows[count:] = 0
-        taps = rows.reshape(outputs, -1, together, r * r).transpose(1, 3, 2, 0).astype(np.float64, "C")
-        place[:] = (kron @ taps.reshape(-1, r * r, together * outputs)).swapaxes(0, 1)
-    return packed.reshape(tiles, cells, depth, outputs)
+        rows = weight[t * outputs : (t + 1) * outputs]
+        for p, (a, b) in enumerate(phases.order):
+            values = _transformed(rows[:, :, a :: phases.stride, b :: phases.stride], phases.taps, m, depth.own, outputs)
+            for cell, (first, last) in enumerate(depth.live):
+                if first <= p * depth.own < last:
+                    at = starts[cell] + p * depth.own - first
+                    place[at : at + depth.own] = values[:, cell].reshape(depth.own, outputs)
+    return packed
 
 
-SIZES = {3: (2, 4, 6), 5: (2, 4)}  # m by r
+def _transformed(weight: F32, r: int, m: int, lanes: int, outputs: int) -> F64:
+    """G w G^T of filters with up to r x r taps, as [channels / some][product][some channels x outputs]."""
+    k, c, height, width = weight.shape
+    g = np.array(weight_matrix(m, r), np.float64)
+    kron = np.kron(g[:, :height], g[:, :width])  # one product for both sides: vec(G w G^T) = (G x G) vec(w)
+    rows = np.zeros((outputs, lanes, height * width), np.float32)
+    rows[:k, :c] = weight.reshape(k, c, -1)
+    small = (n for n in (16, 8, 4, 2) if lanes % n == 0 and kron.size * n * outputs <= SMALL_PRODUCT)
+    together = next(small, 1)
+    taps = rows.reshape(outputs, -1, together, height * width).transpose(1, 3, 2, 0).astype(np.float64, "C")
+    values: F64 = kron @ taps.reshape(-1, height * width, together * outputs)
+    return values
+
+
+SIZES = {2: (3, 5, 7), 3: (2, 4, 6), 4: (3, 5), 5: (2, 4)}  # m by r
 
 # Cost model, in register-wide multiply-adds. Measured: bench/choices.py has other values beside these.
 BYTES_PER_FMA = 2.5  # bytes that arrive from beyond the second-level cache during one multiply-add
 TRANSFORM = {4: 12.0, 6: 14.0, 8: 20.0}  # by n, per cell, patch and block of inputs or outputs
+STRIDED = 1.2  # of direct kernels, by which each pixel costs more where the next one does not follow it in memory
 MOST_PATCHES = 196  # chosen: in one block; larger ones leave the second-level cache
 CACHE_BYTES = 2 * L2_BYTES  # V and M of one block of patches should fit in here
 
@@ -63,30 +109,35 @@ class Cut:
     cost: float
 
 
-def ways_to_run(op: Conv, x: TensorType) -> tuple[int, ...]:
-    """0 for the direct kernel, and the m of every algorithm of Winograd's that computes a convolution."""
-    r = op.kernel[0]
-    plain = (op.kernel, op.stride, op.dilation, op.groups) == ((r, r), (1, 1), (1, 1), 1)
-    return (0, *SIZES.get(r, ())) if plain and x.channels >= WIDTH else (0,)
+def ways_to_run(op: Conv, x: TensorType, alone: bool = False) -> tuple[int, ...]:
+    """0 for the direct kernel, and the m of every algorithm of Winograd's that computes a convolution.
+
+    alone  whether x is the caller's array and nothing else reads it, so that it may be laid out by phases
+    """
+    r, s = op.kernel[0], op.stride[0]
+    plain = (op.kernel, op.stride, op.dilation, op.groups) == ((r, r), (s, s), (1, 1), 1) and (s == 1 or r > s)
+    fits = (s > 1 and alone) if in_lanes(x) else True
+    return (0, *SIZES.get(phases_of(op).taps, ())) if plain and fits else (0,)
 
 
-def winograd_size(op: Conv, x: TensorType, images: int) -> int:
+def winograd_size(op: Conv, x: TensorType, images: int, alone: bool = False) -> int:
     """The m of the cheapest way to run a convolution, 0 for the direct kernel. Independent of threads."""
-    ways, r = ways_to_run(op, x), op.kernel[0]
+    ways = ways_to_run(op, x, alone)
     if ways == (0,):
         return 0
     y = op.infer(x)
-    depth, blocks = math.ceil(x.channels / WIDTH), math.ceil(op.features / WIDTH)
-    costs = {0: _direct_cost(r, depth, blocks, images * y.height * y.width)}
+    costs = {0: _direct_cost(op, x, images * y.height * y.width)}
     for m in ways[1:]:
         total = images * math.ceil(y.height / m) * math.ceil(y.width / m)
-        costs[m] = winograd_cut(m, r, depth, blocks, total, 1).cost
+        costs[m] = winograd_cut(depth_of(op, x, m), math.ceil(op.features / WIDTH), total, 1).cost
     return min(costs, key=lambda m: costs[m])
 
 
-def _direct_cost(r: int, depth: int, blocks: int, pixels: int) -> float:
-    weights = r * r * depth * WIDTH * blocks * WIDTH * 4
-    return pixels * r * r * depth * blocks * WIDTH * 1.03 + _far(weights, 1)
+def _direct_cost(op: Conv, x: TensorType, pixels: int) -> float:
+    lanes = x.channels if in_lanes(x) else math.ceil(x.channels / WIDTH) * WIDTH
+    products = op.kernel[0] ** 2 * lanes * math.ceil(op.features / WIDTH)  # for each output pixel
+    slowed = 1.03 if op.stride == (1, 1) else STRIDED
+    return pixels * products * slowed + _far(products * WIDTH * 4, 1)
 
 
 def _far(size: int, times: int) -> float:
@@ -95,9 +146,9 @@ def _far(size: int, times: int) -> float:
 
 
 @cache
-def winograd_cut(m: int, r: int, depth: int, blocks: int, total: int, threads: int) -> Cut:
-    """The cheapest cut of `total` patches of `depth` input blocks and so many output blocks over threads."""
-    cells, vector = (m + r - 1) ** 2, 4 * WIDTH
+def winograd_cut(depth: Depth, blocks: int, total: int, threads: int) -> Cut:
+    """The cheapest cut of `total` patches and so many output blocks over threads."""
+    cells, vector, live = len(depth.live), 4 * WIDTH, depth.starts[-1]
     best = None
     for most in range(min(total, MOST_PATCHES), 0, -1):
         parts = math.ceil(total / most)  # the fewest of such a size: more cost more
@@ -111,10 +162,10 @@ def winograd_cut(m: int, r: int, depth: int, blocks: int, total: int, threads: i
         for chunks in {1, min(threads, groups)}:
             units = math.ceil(parts * chunks / threads)  # of the busiest thread
             own = math.ceil(groups / chunks)
-            weights = cells * depth * WIDTH * own * tile.cols * WIDTH * 4
-            v = cells * depth * patches * vector
-            products = units * rows * cells * depth * WIDTH * own * tile.cols * (1 + 0.6 / tile.rows)
-            transforms = units * patches * cells * (depth + own * tile.cols) * TRANSFORM[m + r - 1]
+            weights = live * own * tile.cols * vector
+            v = cells * depth.blocks * patches * vector
+            products = units * rows * live * own * tile.cols * (1 + 0.6 / tile.rows)
+            transforms = units * patches * cells * (depth.blocks + own * tile.cols) * TRANSFORM[math.isqrt(cells)]
             v_traffic = units * v * (1 + math.ceil(own / together)) / BYTES_PER_FMA if v > CACHE_BYTES else 0.0
             cost = products + _far(weights, units) + transforms + v_traffic
             if best is None or cost < best.cost:
@@ -126,9 +177,15 @@ def winograd_cut(m: int, r: int, depth: int, blocks: int, total: int, threads: i
 
 
 def winograd_halo(op: Conv, m: int, x: TensorType) -> tuple[int, int, int, int]:
-    """Zeros that the patches read around the input: (top, left, bottom, right)."""
-    y = op.infer(x)
-    top, left = op.pad[0], op.pad[1]
-    bottom = math.ceil(y.height / m) * m + op.kernel[0] - 1 - x.height - top
-    right = math.ceil(y.width / m) * m + op.kernel[1] - 1 - x.width - left
-    return top, left, max(0, bottom), max(0, right)
+    """Zeros that the patches read around the input: (top, left, bottom, right). None where it is laid out by phases."""
+    if in_lanes(x):
+        return 0, 0, 0, 0
+    y, (top, left), s = op.infer(x), op.pad[:2], op.stride[0]
+    height, width = phase_size(op, m, y)
+    return top, left, max(0, s * height - x.height - top), max(0, s * width - x.width - left)
+
+
+def phase_size(op: Conv, m: int, y: TensorType) -> tuple[int, int]:
+    """Rows and columns of each phase of the input that the patches of an output read."""
+    taps = phases_of(op).taps
+    return math.ceil(y.height / m) * m + taps - 1, math.ceil(y.width / m) * m + taps - 1

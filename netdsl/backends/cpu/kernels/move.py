@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from netdsl.backends.cpu.simd import VECTOR_BYTES, WIDTH, broadcast, f32, i64, load, set_f32, store, zero
+from netdsl.backends.cpu.simd import (
+    VECTOR_BYTES,
+    WIDTH,
+    broadcast,
+    f32,
+    i64,
+    load,
+    set_f32,
+    store,
+    strided,
+    transpose,
+    zero,
+)  # fmt: skip
 
 
 def make_pack() -> Callable[..., None]:
@@ -27,6 +39,58 @@ def make_pack() -> Callable[..., None]:
                     set_f32(yr + 4 * (w * WIDTH + lane), f32(xr + 4 * w))
 
     return pack
+
+
+def make_phases(stride: int) -> Callable[..., None]:
+    """The caller's NCHW array into pixels that hold all phases of a strided convolution's input, zeros around included.
+
+    A row of pixels is made of `stride` rows of the image, which thus are read once. Each thread copies them into
+    `scratch` (`scratch_bytes` for each), `line` bytes apart, channel by channel, between zeros; then it picks every
+    `stride`-th value, and turns WIDTH of those vectors into WIDTH pixels.
+
+    left, top   zeros before the image's first column and row
+    places      for each lane where its values begin in the lines, bytes; -1 where it stays 0
+    width       pixels of a row, at least WIDTH
+    """
+    every = strided(stride)
+
+    def phases(  # type: ignore[no-untyped-def]
+        tid, nt, x, y, places, scratch, scratch_bytes, line, images, channels, x_height, x_width, top, left,
+        blocks, height, width, y_image, y_plane, y_row,
+    ):  # fmt: skip
+        lines = scratch + tid * scratch_bytes
+        square = lines + stride * channels * line
+        for i in range(0, stride * channels * line, 4):
+            set_f32(lines + i, 0.0)
+        units = images * height
+        for unit in range(units * tid // nt, units * (tid + 1) // nt):
+            p, image = unit % height, unit // height
+            for k in range(stride * channels):
+                h, c = p * stride - top + k // channels, k % channels
+                at = lines + k * line + 4 * left
+                if h < 0 or h >= x_height:
+                    for w in range(x_width):
+                        set_f32(at + 4 * w, 0.0)
+                else:
+                    xr = x + 4 * ((image * channels + c) * x_height + h) * x_width
+                    w = 0
+                    while w + WIDTH <= x_width:
+                        store(at + 4 * w, load(xr + 4 * w))
+                        w += WIDTH
+                    while w < x_width:
+                        set_f32(at + 4 * w, f32(xr + 4 * w))
+                        w += 1
+            for b in range(blocks):
+                yr = y + image * y_image + b * y_plane + p * y_row
+                for step in range(0, width, WIDTH):
+                    q = min(step, width - WIDTH)
+                    for lane in range(WIDTH):
+                        place = i64(places, b * WIDTH + lane)
+                        value = every(lines + place + 4 * stride * q) if place >= 0 else zero()
+                        store(square + lane * VECTOR_BYTES, value)
+                    transpose(square, yr + q * VECTOR_BYTES)
+
+    return phases
 
 
 def make_unpack() -> Callable[..., None]:

@@ -20,11 +20,11 @@ from netdsl.backends.cpu.simd import (
     larger,
     leaf,
     load,
-    load_strided,
     set_f32,
     splat,
     store,
     store_first,
+    strided,
 )  # fmt: skip
 from netdsl.backends.cpu.tile import Tile
 
@@ -104,6 +104,7 @@ def make_conv_planes(outputs: int, vectors: int, function: str | None) -> Callab
 def make_maxpool_planes(r: int, s: int, function: str | None) -> Callable[..., None]:
     """Maximum over windows of r x s within the map, of stride 2 along rows, then an elementwise function."""
     apply = FUNCTIONS[function or "identity"]
+    load_strided = strided(2)
 
     def maxpool_planes(  # type: ignore[no-untyped-def]
         tid, nt, x, y, parameter, images, planes, height, width, x_image, x_plane, x_row, y_image, y_plane, y_row,

@@ -1,10 +1,11 @@
-"""3x3 and 5x5 convolutions of stride 1 by Winograd's F(m x m, r x r) over blocked channels.
+"""Convolutions by Winograd's F(m x m, r x r) over blocked channels, strided ones as sums over phases of the input.
 
 For a block of patches: transform the inputs of all channels to V, then for a few tiles of outputs `together` multiply
 the (m+r-1)^2 planes with the transformed weights to M and transform back, epilogue included. M stays in the
 second-level cache, and so does V unless the weights are so large that reading them often would cost more.
-V is [cell][channel block][patch][lane], M is [cell][output block][patch][lane]. The transforms run along one axis at a
-time.
+V is [cell][block of lanes][patch][lane], M is [cell][output block][patch][lane]. The transforms run along one axis at a
+time. Blocks of lanes are blocks of channels, or those of all phases one after the other; a cell multiplies the lanes
+that it needs alone.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from netdsl.backends.cpu.simd import (
     VECTOR_BYTES,
     add,
     broadcast,
+    i64,
     leaf,
     load,
     maximum,
@@ -49,7 +51,11 @@ def _limited(function: str | None) -> Any:
 def make_winograd(m: int, size: int, rows: int, cols: int, function: str | None) -> Callable[..., None]:
     """For filters of size x size. Register tile: rows patches x cols output blocks.
 
-    `scratch` holds `scratch_bytes` for each thread.
+    places    for each block of lanes where its first patch begins, bytes from x
+    live      for each cell the first lane that it multiplies, the one after the last, and where the weights begin,
+              bytes from those of a tile of outputs; an end follows
+    u_tile    bytes of the weights of a tile of outputs
+    scratch   holds `scratch_bytes` for each thread
     """
     finish = _limited(function)
     tile = Tile(rows, cols, VECTOR_BYTES // 4)
@@ -61,9 +67,9 @@ def make_winograd(m: int, size: int, rows: int, cols: int, function: str | None)
     lanes = VECTOR_BYTES // 4
 
     @leaf
-    def transform_in(x, x_row, v, v_cell, work):  # type: ignore[no-untyped-def]
+    def transform_in(x, x_row, x_pixel, v, v_cell, work):  # type: ignore[no-untyped-def]
         for j in range(side):
-            input_1d(x + j * VECTOR_BYTES, x_row, work + j * VECTOR_BYTES, side * VECTOR_BYTES)
+            input_1d(x + j * x_pixel, x_row, work + j * VECTOR_BYTES, side * VECTOR_BYTES)
         for i in range(side):
             input_1d(work + i * side * VECTOR_BYTES, VECTOR_BYTES, v + i * side * v_cell, v_cell)
 
@@ -81,9 +87,9 @@ def make_winograd(m: int, size: int, rows: int, cols: int, function: str | None)
                 store(y + i * y_row + j * VECTOR_BYTES, finish(value, low, high, a))
 
     def winograd(  # type: ignore[no-untyped-def]
-        tid, nt, x, u, bias, y, r, limits, zeros, scratch, scratch_bytes,
+        tid, nt, x, places, u, live, u_tile, bias, y, r, limits, zeros, scratch, scratch_bytes,
         images, down, across, depth, span, groups, blocks, patches, chunks, together, height, width,
-        x_image, x_plane, x_row, y_image, y_plane, y_row, r_image, r_plane, r_row,
+        x_image, x_row, x_pixel, y_image, y_plane, y_row, r_image, r_plane, r_row,
     ):  # fmt: skip
         low, high, a = broadcast(limits), broadcast(limits + 4), broadcast(limits + 8)
         total = images * down * across
@@ -94,7 +100,6 @@ def make_winograd(m: int, size: int, rows: int, cols: int, function: str | None)
         v_cell = depth * v_block
         o = v + cells * v_cell
         o_cell = together * cols * v_block
-        u_cell = depth * lanes * step
         units = parts * chunks
         done = -1
         for unit in range(units * tid // nt, units * (tid + 1) // nt):
@@ -106,39 +111,47 @@ def make_winograd(m: int, size: int, rows: int, cols: int, function: str | None)
                 for b in range(depth):
                     for t in range(count):
                         image, place = (first + t) // (down * across), (first + t) % (down * across)
-                        corner = (place // across) * m * x_row + (place % across) * m * VECTOR_BYTES
-                        xt = x + image * x_image + b * x_plane + corner
-                        transform_in(xt, x_row, v + b * v_block + t * VECTOR_BYTES, v_cell, work)
+                        corner = (place // across) * m * x_row + (place % across) * m * x_pixel
+                        xt = x + image * x_image + i64(places, b) + corner
+                        transform_in(xt, x_row, x_pixel, v + b * v_block + t * VECTOR_BYTES, v_cell, work)
                 done = part
             last = groups * (chunk + 1) // chunks
             for g0 in range(groups * chunk // chunks, last, together):
                 g1 = min(last, g0 + together)
                 for e in range(cells):
+                    lane0, lane1, ue = i64(live, 3 * e), i64(live, 3 * e + 1), u + i64(live, 3 * e + 2)
                     for g in range(g0, g1):
                         product = o + e * o_cell + (g - g0) * cols * v_block
-                        for d0 in range(0, depth, span):
-                            d1 = min(depth, d0 + span)
-                            ws = u + (g * cells + e) * u_cell + d0 * lanes * step
+                        ws = ue + g * u_tile
+                        for b0 in range(lane0 // lanes, (lane1 + lanes - 1) // lanes, span):
+                            begin, stop = max(lane0, b0 * lanes), min(lane1, (b0 + span) * lanes)
                             # the weights that come next, a little with every step
-                            soon = ws + (d1 - d0) * lanes * step
-                            if d1 == depth:
-                                soon = u + ((g + 1) * cells + e if g + 1 < g1 else g0 * cells + e + 1) * u_cell
+                            soon = ws + (stop - begin) * step
+                            if stop == lane1:
+                                soon = ue + (g + 1) * u_tile if g + 1 < g1 else u + i64(live, 3 * e + 5) + g0 * u_tile
                             for t in range(0, count, rows):
                                 wide = min(rows, count - t)
                                 pt = product + t * VECTOR_BYTES
                                 acc = start(zeros)
-                                if d0 != 0:
+                                if begin != lane0:
                                     acc = add_from(acc, pt, 0, VECTOR_BYTES, v_block, 1, wide, cols)
                                 wt = ws
-                                vt = v + e * v_cell + d0 * v_block + t * VECTOR_BYTES
-                                for _ in range(d0, d1):
-                                    for lane in range(lanes):
+                                vt = v + e * v_cell + b0 * v_block + t * VECTOR_BYTES
+                                lane = begin - b0 * lanes
+                                left = stop - begin
+                                while left > 0:
+                                    end = min(lanes, lane + left)
+                                    left -= end - lane
+                                    while lane < end:
                                         prefetch(soon)
                                         soon += pace
                                         acc = outer(acc, vt + 4 * lane, 0, wt)
                                         wt += step
+                                        lane += 1
+                                    lane = 0
                                     vt += v_block
                                 put(acc, pt, 0, VECTOR_BYTES, v_block, 1, wide, cols)
+                            ws += (stop - begin) * step
                 for k in range(g0 * cols, min(blocks, g1 * cols)):
                     lift = load(bias + k * VECTOR_BYTES)
                     for t in range(count):
