@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from netdsl.backends.cpu.kernels.matrices import weight as weight_matrix
 from netdsl.backends.cpu.phases import Phases, in_lanes
 from netdsl.backends.cpu.target import WIDTH
-from netdsl.backends.cpu.tiles import L2_BYTES, tile_for
+from netdsl.backends.cpu.tiles import L2_BYTES, TileShape, tile_for
 from netdsl.ops.conv import Conv
 from netdsl.tensor import TensorType
 
@@ -94,7 +94,9 @@ SIZES = {2: (3, 5, 7), 3: (2, 4, 6), 4: (3, 5), 5: (2, 4)}  # m by r
 # Cost model, in register-wide multiply-adds. Measured: bench/choices.py has other values beside these.
 BYTES_PER_FMA = 2.5  # bytes that arrive from beyond the second-level cache during one multiply-add
 TRANSFORM = {4: 12.0, 6: 14.0, 8: 20.0}  # by n, per cell, patch and block of inputs or outputs
-STRIDED = 1.2  # of direct kernels, by which each pixel costs more where the next one does not follow it in memory
+SPREAD = 0.2  # of that, for each CACHE_BYTES of V and M: by how much more transforms cost
+STRIDED = 1.13  # what an output of a strided direct kernel costs for each multiply-add, whose pixels lie apart
+PLAIN = 1.03  # and what it costs where they follow each other, or in planes
 MOST_PATCHES = 196  # chosen: in one block; larger ones leave the second-level cache
 CACHE_BYTES = 2 * L2_BYTES  # V and M of one block of patches should fit in here
 
@@ -136,8 +138,8 @@ def winograd_size(op: Conv, x: TensorType, images: int, alone: bool = False) -> 
 def _direct_cost(op: Conv, x: TensorType, pixels: int) -> float:
     lanes = x.channels if in_lanes(x) else math.ceil(x.channels / WIDTH) * WIDTH
     products = op.kernel[0] ** 2 * lanes * math.ceil(op.features / WIDTH)  # for each output pixel
-    slowed = 1.03 if op.stride == (1, 1) else STRIDED
-    return pixels * products * slowed + _far(products * WIDTH * 4, 1)
+    step = PLAIN if op.stride == (1, 1) or in_lanes(x) else STRIDED
+    return pixels * products * step + _far(products * WIDTH * 4, 1)
 
 
 def _far(size: int, times: int) -> float:
@@ -149,6 +151,7 @@ def _far(size: int, times: int) -> float:
 def winograd_cut(depth: Depth, blocks: int, total: int, threads: int) -> Cut:
     """The cheapest cut of `total` patches and so many output blocks over threads."""
     cells, vector, live = len(depth.live), 4 * WIDTH, depth.starts[-1]
+    transform = TRANSFORM[math.isqrt(cells)]
     best = None
     for most in range(min(total, MOST_PATCHES), 0, -1):
         parts = math.ceil(total / most)  # the fewest of such a size: more cost more
@@ -158,14 +161,15 @@ def winograd_cut(depth: Depth, blocks: int, total: int, threads: int) -> Cut:
         tile = tile_for(patches, blocks)
         groups = math.ceil(blocks / tile.cols)
         rows = math.ceil(patches / tile.rows) * tile.rows
-        together = max(1, CACHE_BYTES // 2 // (cells * tile.cols * patches * vector))
+        v, m = cells * depth.blocks * patches * vector, cells * tile.cols * patches * vector
+        together = max(1, CACHE_BYTES // 2 // m) if v > CACHE_BYTES // 2 else 1
+        spread = 1 + SPREAD * min(4, (v + together * m) / CACHE_BYTES)
         for chunks in {1, min(threads, groups)}:
             units = math.ceil(parts * chunks / threads)  # of the busiest thread
             own = math.ceil(groups / chunks)
             weights = live * own * tile.cols * vector
-            v = cells * depth.blocks * patches * vector
-            products = units * rows * live * own * tile.cols * (1 + 0.6 / tile.rows)
-            transforms = units * patches * cells * (depth.blocks + own * tile.cols) * TRANSFORM[math.isqrt(cells)]
+            products = units * rows * live * own * tile.cols * (1 + _overhead(tile))
+            transforms = units * patches * cells * (depth.blocks + own * tile.cols) * transform * spread
             v_traffic = units * v * (1 + math.ceil(own / together)) / BYTES_PER_FMA if v > CACHE_BYTES else 0.0
             cost = products + _far(weights, units) + transforms + v_traffic
             if best is None or cost < best.cost:
@@ -174,6 +178,11 @@ def winograd_cut(depth: Depth, blocks: int, total: int, threads: int) -> Cut:
             break
     assert best is not None
     return best
+
+
+def _overhead(tile: TileShape) -> float:
+    """What a step of a product costs besides its multiply-adds, as a part of these; see tiles.py."""
+    return (0.1 * (tile.rows + tile.cols + 1) + 0.7) / (tile.rows * tile.cols)
 
 
 def winograd_halo(op: Conv, m: int, x: TensorType) -> tuple[int, int, int, int]:
