@@ -27,14 +27,14 @@ net sample {
   input x 16x12x12
   conv 32 3x3 pad=1 | relu
   conv 32 3x3 pad=1 | relu
-  conv 32 3x3 pad=1 stride=2
+  conv 32 3x3 pad=1 stride=2x1
   conv 32 3x3 pad=1
 }
 """
 GRAPH = build(TEXT)
 WEIGHTS = random_weights(GRAPH, 0)
 PLACES = ["3x3 from 16x12x12 to 32, pad 1,1,1,1, batch 1", "3x3 from 32x12x12 to 32, pad 1,1,1,1, batch 1",
-          "3x3 from 32x6x6 to 32, pad 1,1,1,1, batch 1"]  # fmt: skip
+          "3x3 from 32x6x12 to 32, pad 1,1,1,1, batch 1"]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +111,19 @@ def test_tuning_again_takes_back_what_no_longer_holds() -> None:
     assert tuned.choices(1) == {"somewhere else": 2}
 
 
+def test_strided_convolutions_are_measured_too() -> None:
+    graph = build(
+        "netdsl 1\nnet sample {\n  input x 3x40x40\n  conv 16 7x7 stride=2 pad=3\n  conv 16 3x3 stride=2\n}\n"
+    )
+    places = ["7x7 stride 2x2 from 3x40x40 to 16, pad 3,3,3,3, batch 1",
+              "3x3 stride 2x2 from 16x20x20 to 16, pad 0,0,0,0, batch 1"]  # fmt: skip
+    found = tune(graph, random_weights(graph, 0), threads=1, rounds=1, timer=clock(lambda m: 1.0 if m == 3 else 2.0))
+    assert [layer.geometry for layer in found.layers] == places
+    assert [layer.best for layer in found.layers] == [3, 3] and found.changes == tuned.choices(1)
+    sizes = winograd_sizes(rewrite(graph), 1, False, tuned.choices(1))
+    assert list(sizes.values()) == [3, 3]
+
+
 def test_nothing_to_choose() -> None:
     graph = build("netdsl 1\nnet sample {\n  input x 3x4x5\n  tanh\n}\n")
     found = tune(graph, {}, rounds=1)
@@ -153,7 +166,7 @@ def test_a_damaged_file_counts_as_absent() -> None:
 
 
 def test_what_cannot_run_by_winograd_never_does() -> None:
-    strided, thin = Conv(32, (3, 3), (2, 2)), Conv(32, (3, 3))
+    strided, thin = Conv(32, (3, 3), (2, 1)), Conv(32, (3, 3))
     types = TensorType((64, 12, 12)), TensorType((3, 12, 12))
     for op, x in zip((strided, thin), types, strict=True):
         assert winograd_size(op, x, 1) == 0

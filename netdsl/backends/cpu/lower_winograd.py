@@ -13,7 +13,7 @@ from netdsl.backends.cpu.planner import Planner
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.tiles import tile_for
 from netdsl.backends.cpu.views import Address, Data, Port, View, layout, table
-from netdsl.backends.cpu.winograd import Depth, depth_of, pack_winograd, phase_size, phases_of, winograd_cut
+from netdsl.backends.cpu.winograd import depth_of, pack_winograd, phase_size, phases_of, winograd_cut
 from netdsl.graph.ir import Node
 from netdsl.ops.conv import Conv
 from netdsl.tensor import TensorType
@@ -74,7 +74,7 @@ def phases_reader(plan: Planner, index: int) -> int | None:
 
 
 def emit_phases(plan: Planner, index: int, port: int, reader: int) -> None:
-    """The caller's NCHW array into the phases of the convolution that reads it, with all zeros that its patches read."""
+    """The caller's NCHW array into the phases that a convolution reads, with all zeros that its patches meet."""
     node, op = plan.graph.nodes[index], plan.graph.nodes[reader].op
     assert isinstance(op, Conv)
     channels, x_height, x_width = node.type.shape
@@ -90,7 +90,7 @@ def emit_phases(plan: Planner, index: int, port: int, reader: int) -> None:
     room = -(-room // LINE) * LINE
     plan.emit(
         Kernel("move", "phases", (s,)), node, view.channels * height * view.width * plan.images, x=Port(port),
-        y=Address(view), places=table(places), scratch=Address(plan.thread_scratch(room)), scratch_bytes=room, line=line,
-        images=plan.images, channels=channels, x_height=x_height, x_width=x_width, top=top, left=left,
+        y=Address(view), places=table(places), scratch=Address(plan.thread_scratch(room)), scratch_bytes=room,
+        line=line, images=plan.images, channels=channels, x_height=x_height, x_width=x_width, top=top, left=left,
         blocks=view.blocks, height=height, width=view.width, **view.strides("y"),
     )  # fmt: skip

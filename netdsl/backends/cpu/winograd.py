@@ -67,7 +67,9 @@ def pack_winograd(weight: F32, phases: Phases, m: int, depth: Depth, cols: int, 
     for t, place in enumerate(packed):
         rows = weight[t * outputs : (t + 1) * outputs]
         for p, (a, b) in enumerate(phases.order):
-            values = _transformed(rows[:, :, a :: phases.stride, b :: phases.stride], phases.taps, m, depth.own, outputs)
+            values = _transformed(
+                rows[:, :, a :: phases.stride, b :: phases.stride], phases.taps, m, depth.own, outputs
+            )
             for cell, (first, last) in enumerate(depth.live):
                 if first <= p * depth.own < last:
                     at = starts[cell] + p * depth.own - first
