@@ -113,7 +113,7 @@ def test_tuning_again_takes_back_what_no_longer_holds() -> None:
 
 def test_strided_convolutions_are_measured_too() -> None:
     graph = build(
-        "netdsl 1\nnet sample {\n  input x 3x40x40\n  conv 16 7x7 stride=2 pad=3\n  conv 16 3x3 stride=2\n}\n"
+        "netdsl 1\nnet sample {\n  input x 3x40x40\n  conv 16 7x7 stride=2 pad=3 | relu\n  conv 16 3x3 stride=2\n}\n"
     )
     places = ["7x7 stride 2x2 from 3x40x40 to 16, pad 3,3,3,3, batch 1",
               "3x3 stride 2x2 from 16x20x20 to 16, pad 0,0,0,0, batch 1"]  # fmt: skip
