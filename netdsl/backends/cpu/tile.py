@@ -204,16 +204,29 @@ class Tile:
         ) -> Any:
             def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
                 value, zeros = args[0], ir.Constant(LLVM_VEC, [0.0] * WIDTH)
-                for k, address, inside in _cells(builder, shape, args[1:]):
-                    before = builder.block
-                    with builder.if_then(inside):
-                        loaded = emit_load(builder, address, LLVM_VEC, 4)
-                        then = builder.block
-                    term = builder.phi(LLVM_VEC)
-                    term.add_incoming(zeros, before)
-                    term.add_incoming(loaded, then)
-                    value = builder.insert_value(value, builder.fadd(builder.extract_value(value, k), term), k)
-                return value
+                with builder.if_else(_is_whole(builder, shape, args[5:]), likely=True) as (whole, partial):
+                    with whole:
+                        all_ = value
+                        for k, address, _ in _cells(builder, shape, args[1:]):
+                            term = emit_load(builder, address, LLVM_VEC, 4)
+                            all_ = builder.insert_value(all_, builder.fadd(builder.extract_value(all_, k), term), k)
+                        after_whole = builder.block
+                    with partial:
+                        some = value
+                        for k, address, inside in _cells(builder, shape, args[1:]):
+                            before = builder.block
+                            with builder.if_then(inside):
+                                loaded = emit_load(builder, address, LLVM_VEC, 4)
+                                then = builder.block
+                            term = builder.phi(LLVM_VEC)
+                            term.add_incoming(zeros, before)
+                            term.add_incoming(loaded, then)
+                            some = builder.insert_value(some, builder.fadd(builder.extract_value(some, k), term), k)
+                        after_partial = builder.block
+                out = builder.phi(all_.type)
+                out.add_incoming(all_, after_whole)
+                out.add_incoming(some, after_partial)
+                return out
 
             return kind(kind, *[types.intp] * 7), codegen
 
@@ -245,10 +258,16 @@ class Tile:
             typingctx: Any, t: Any, at: Any, line: Any, row: Any, col: Any, lines: Any, rows: Any, cols: Any
         ) -> Any:
             def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-                for k, address, inside in _cells(builder, shape, args[1:]):
-                    with builder.if_then(inside):
-                        v = builder.extract_value(args[0], k)
-                        builder.store(v, emit_pointer(builder, address, LLVM_VEC)).align = 4
+                with builder.if_else(_is_whole(builder, shape, args[5:]), likely=True) as (whole, partial):
+                    with whole:
+                        for k, address, _ in _cells(builder, shape, args[1:]):
+                            v = builder.extract_value(args[0], k)
+                            builder.store(v, emit_pointer(builder, address, LLVM_VEC)).align = 4
+                    with partial:
+                        for k, address, inside in _cells(builder, shape, args[1:]):
+                            with builder.if_then(inside):
+                                v = builder.extract_value(args[0], k)
+                                builder.store(v, emit_pointer(builder, address, LLVM_VEC)).align = 4
                 return context.get_dummy_value()
 
             return types.void(kind, *[types.intp] * 7), codegen
@@ -274,6 +293,14 @@ class Tile:
             return types.void(kind, *[types.intp] * 3), codegen
 
         return put_first
+
+
+def _is_whole(builder: Any, shape: tuple[int, int, int], real: Any) -> Any:
+    """Whether every vector of a tile is real."""
+    whole = ir.Constant(ir.IntType(1), 1)
+    for count, most in zip(real, shape, strict=True):
+        whole = builder.and_(whole, builder.icmp_signed(">=", count, ir.Constant(I64, most)))
+    return whole
 
 
 def _cells(builder: Any, shape: tuple[int, int, int], args: Any) -> Any:

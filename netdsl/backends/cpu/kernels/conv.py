@@ -29,7 +29,9 @@ def _finish(tile: Tile, function: str | None) -> Any:
 
         @leaf
         def finish(acc, y, y_row, y_pixel, y_plane, lines, rows, cols, low, high, a, last):  # type: ignore[no-untyped-def]
-            put(clamp(acc, low, high), y, y_row, y_pixel, y_plane, lines, rows, cols)
+            if last:
+                acc = clamp(acc, low, high)
+            put(acc, y, y_row, y_pixel, y_plane, lines, rows, cols)
 
         return finish
     apply = FUNCTIONS[function]
@@ -82,9 +84,6 @@ def make_conv(
                 for t0 in range(0, max(1, n_taps), span):
                     t1 = min(n_taps, t0 + span)
                     last = t1 == n_taps
-                    low, high = splat(-INFINITY), splat(INFINITY)
-                    if last:
-                        low, high = lowest, highest
                     begin = bias + g * biases if t0 == 0 else zeros
                     # what is added before the products: the residual, or the sums so far
                     before, b_image, b_plane, b_row, b_pixel = r, r_image, r_plane, r_row, r_pixel
@@ -118,7 +117,7 @@ def make_conv(
                                     xt += 4
                                     wt += step
                             yt = yg + q * y_pixel
-                            finish(acc, yt, y_row, y_pixel, y_plane, tall, wide, valid, low, high, a, last)
+                            finish(acc, yt, y_row, y_pixel, y_plane, tall, wide, valid, lowest, highest, a, last)
 
     return conv
 
