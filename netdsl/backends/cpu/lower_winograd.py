@@ -40,8 +40,9 @@ def emit_winograd(
     scratch = plan.thread_scratch(-(-room // LINE) * LINE)
     corner, stride, places = _phase_places(op, x, in_lanes(kind))
     products = [(*lanes, start * tile.cols * vector) for lanes, start in zip(depth.live, depth.starts, strict=False)]
+    parts = "lanes" if any(lane % WIDTH for lanes in depth.live for lane in lanes) else None
     plan.emit(
-        Kernel("winograd", "winograd", (m, phases.taps, tile.rows, tile.cols, end.function)), node, work,
+        Kernel("winograd", "winograd", (m, phases.taps, tile.rows, tile.cols, end.function, parts)), node, work,
         x=Address(x, corner), places=table(places), u=data, live=table([*products, (0, 0, 0)]),
         u_tile=depth.starts[-1] * tile.cols * vector,
         bias=plan.bank.pack((node.path, "bias", 1), lambda: bias_of(plan, node, y.channels, 1)),

@@ -48,6 +48,18 @@ def emit_load(builder: Any, address: Any, kind: Any, align: int) -> Any:
     return value
 
 
+def emit_load_at(builder: Any, base: Any, offset: int, kind: Any, align: int) -> Any:
+    """What lies `offset` bytes from a base that several loads share: one register points to all of them.
+
+    Offsets that are added to integers LLVM may add to a loop's start instead, and keep a pointer for each.
+    """
+    byte = builder.inttoptr(base, ir.IntType(8).as_pointer())
+    place = builder.gep(byte, [ir.Constant(I64, offset)])
+    value = builder.load(builder.bitcast(place, kind.as_pointer()))
+    value.align = align
+    return value
+
+
 def emit_widened(builder: Any, address: Any, stored: str | None) -> Any:
     """WIDTH numbers that are stored as "float16", "bfloat16" or float32 (None), as float32.
 

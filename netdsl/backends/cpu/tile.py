@@ -17,6 +17,7 @@ from netdsl.backends.cpu.simd import (
     emit_fma,
     emit_fma_from,
     emit_load,
+    emit_load_at,
     emit_max,
     emit_min,
     emit_offset,
@@ -137,7 +138,7 @@ class Tile:
                 i = 0
                 for _ in range(lines):
                     for m in range(rows):
-                        b = emit_splat(builder, emit_load(builder, emit_offset(builder, x, 4 * m * pixel), F32, 4))
+                        b = emit_splat(builder, emit_load_at(builder, x, 4 * m * pixel, F32, 4))
                         for n in range(cols):
                             term = builder.extract_value(value, i)
                             if n < held:

@@ -51,7 +51,7 @@ def _limited(function: str | None) -> Any:
     return call
 
 
-def make_winograd(m: int, size: int, rows: int, cols: int, function: str | None) -> Callable[..., None]:
+def make_winograd(m: int, size: int, rows: int, cols: int, function: str | None, parts: str | None = None) -> Callable[..., None]:
     """For filters of size x size. Register tile: rows patches x cols output blocks.
 
     places    for each block of lanes where its first patch begins, bytes from x
@@ -91,10 +91,30 @@ def make_winograd(m: int, size: int, rows: int, cols: int, function: str | None)
                 store(y + i * y_row + j * VECTOR_BYTES, finish(value, low, high, a))
 
     @leaf
-    def ask(at, row):  # type: ignore[no-untyped-def]
-        for i in range(m):
-            for j in range(m):
-                prefetch(at + i * row + j * VECTOR_BYTES)
+    def multiply_blocks(acc, v, v_block, w, soon, pace, begin, stop):  # type: ignore[no-untyped-def]
+        for _ in range((stop - begin) // lanes):
+            at = v
+            for _ in range(lanes):
+                prefetch(soon)
+                soon += pace
+                acc = outer(acc, at, 0, w)
+                at += 4
+                w += step
+            v += v_block
+        return acc
+
+    @leaf
+    def multiply_lanes(acc, v, v_block, w, soon, pace, begin, stop):  # type: ignore[no-untyped-def]
+        at = v + 4 * (begin % lanes)
+        for lane in range(begin, stop):
+            prefetch(soon)
+            soon += pace
+            acc = outer(acc, at, 0, w)
+            at += 4 if (lane + 1) % lanes else 4 + v_block - VECTOR_BYTES
+            w += step
+        return acc
+
+    multiply = multiply_lanes if parts else multiply_blocks
 
     def winograd(  # type: ignore[no-untyped-def]
         tid, nt, x, places, u, live, u_tile, bias, y, r, limits, zeros, scratch, scratch_bytes,
@@ -128,16 +148,7 @@ def make_winograd(m: int, size: int, rows: int, cols: int, function: str | None)
             last = groups * (chunk + 1) // chunks
             for g0 in range(groups * chunk // chunks, last, together):
                 g1 = min(last, g0 + together)
-                pairs = (min(blocks, g1 * cols) - g0 * cols) * count
                 for e in range(cells):
-                    # the places of results and what is added to them, some with every cell: the memory behind the
-                    # caches takes longer than the last transform waits
-                    for pair in range(pairs * e // cells, pairs * (e + 1) // cells):
-                        k, t = g0 * cols + pair // count, first + pair % count
-                        image, p, q = t // (down * across), t // across % down * m, t % across * m
-                        ask(y + image * y_image + k * y_plane + p * y_row + q * VECTOR_BYTES, y_row)
-                        if r != 0:
-                            ask(r + image * r_image + k * r_plane + p * r_row + q * VECTOR_BYTES, r_row)
                     lane0, lane1, ue = i64(live, 3 * e), i64(live, 3 * e + 1), u + i64(live, 3 * e + 2)
                     for g in range(g0, g1):
                         product = o + e * o_cell + (g - g0) * cols * v_block
@@ -154,21 +165,9 @@ def make_winograd(m: int, size: int, rows: int, cols: int, function: str | None)
                                 acc = start(zeros)
                                 if begin != lane0:
                                     acc = add_from(acc, pt, 0, VECTOR_BYTES, v_block, 1, wide, cols)
-                                wt = ws
                                 vt = v + e * v_cell + b0 * v_block + t * VECTOR_BYTES
-                                lane = begin - b0 * lanes
-                                left = stop - begin
-                                while left > 0:
-                                    end = min(lanes, lane + left)
-                                    left -= end - lane
-                                    while lane < end:
-                                        prefetch(soon)
-                                        soon += pace
-                                        acc = outer(acc, vt + 4 * lane, 0, wt)
-                                        wt += step
-                                        lane += 1
-                                    lane = 0
-                                    vt += v_block
+                                acc = multiply(acc, vt, v_block, ws, soon, pace, begin, stop)
+                                soon += pace * (stop - begin)
                                 put(acc, pt, 0, VECTOR_BYTES, v_block, 1, wide, cols)
                             ws += (stop - begin) * step
                 for k in range(g0 * cols, min(blocks, g1 * cols)):
@@ -178,12 +177,12 @@ def make_winograd(m: int, size: int, rows: int, cols: int, function: str | None)
                         image, p, q = place // (down * across), place // across % down * m, place % across * m
                         yt = y + image * y_image + k * y_plane + p * y_row + q * VECTOR_BYTES
                         rt = r + image * r_image + k * r_plane + p * r_row + q * VECTOR_BYTES if r != 0 else 0
-                        image, place = (first + t + AHEAD) // (down * across), (first + t + AHEAD) % (down * across)
-                        corner = (place // across) * m * y_row + (place % across) * m * VECTOR_BYTES
-                        ask_for(y + image * y_image + k * y_plane + corner, y_row)
+                        tall, wide, place = height - p, width - q, place + AHEAD
+                        image, p, q = place // (down * across), place // across % down * m, place % across * m
+                        ask_for(y + image * y_image + k * y_plane + p * y_row + q * VECTOR_BYTES, y_row)
                         transform_out(
                             o + (k - g0 * cols) * v_block + t * VECTOR_BYTES, o_cell, yt, y_row, rt, r_row, lift,
-                            height - p, width - q, low, high, a, work,
+                            tall, wide, low, high, a, work,
                         )  # fmt: skip
 
     return winograd
