@@ -96,6 +96,7 @@ SIZES = {2: (3, 5, 7), 3: (2, 4, 6), 4: (3, 5), 5: (2, 4)}  # m by r
 # Cost model, in register-wide multiply-adds. Measured: bench/choices.py has other values beside these.
 BYTES_PER_FMA = 2.5  # bytes that arrive from beyond the second-level cache during one multiply-add
 TRANSFORM = {4: 12.0, 6: 14.0, 8: 20.0}  # by n, per cell, patch and block of inputs or outputs
+NEAR = 200.0  # and what one costs that stays within it but leaves the first-level cache, a little late
 SPREAD = 0.2  # of that, for each CACHE_BYTES of V and M: by how much more transforms cost
 STRIDED = 1.13  # what an output of a strided direct kernel costs for each multiply-add, whose pixels lie apart
 PLAIN = 1.03  # and what it costs where they follow each other, or in planes
@@ -170,10 +171,10 @@ def winograd_cut(depth: Depth, blocks: int, total: int, threads: int) -> Cut:
             units = math.ceil(parts * chunks / threads)  # of the busiest thread
             own = math.ceil(groups / chunks)
             weights = live * own * tile.cols * vector
-            products = units * rows * live * own * tile.cols * (1 + _overhead(tile))
+            products = units * rows * live * own * tile.cols * (1 + 0.6 / tile.rows)
             transforms = units * patches * cells * (depth.blocks + own * tile.cols) * transform * spread
             v_traffic = units * v * (1 + math.ceil(own / together)) / BYTES_PER_FMA if v > CACHE_BYTES else 0.0
-            cost = products + _far(weights, units) + transforms + v_traffic
+            cost = products + _far(weights, units) + units * weights / NEAR + transforms + v_traffic
             if best is None or cost < best.cost:
                 best = Cut(patches, chunks, min(together, own), cost)
         if patches <= 7:
