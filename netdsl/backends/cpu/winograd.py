@@ -91,11 +91,11 @@ def _transformed(weight: F32, r: int, m: int, lanes: int, outputs: int) -> F64:
     return values
 
 
-SIZES = {2: (3, 5, 7), 3: (2, 4, 6), 4: (3, 5), 5: (2, 4)}  # m by r
+SIZES = {2: (3, 5, 7), 3: (2, 4, 5, 6), 4: (3, 4, 5), 5: (2, 4)}  # m by r
 
 # Cost model, in register-wide multiply-adds. Measured: bench/choices.py has other values beside these.
 BYTES_PER_FMA = 2.5  # bytes that arrive from beyond the second-level cache during one multiply-add
-TRANSFORM = {4: 12.0, 6: 14.0, 8: 20.0}  # by n, per cell, patch and block of inputs or outputs
+TRANSFORM = {4: 12.0, 6: 14.0, 7: 18.0, 8: 20.0}  # by n, per cell, patch and block of inputs or outputs
 NEAR = 200.0  # and what one costs that stays within it but leaves the first-level cache, a little late
 SPREAD = 0.2  # of that, for each CACHE_BYTES of V and M: by how much more transforms cost
 STRIDED = 1.13  # what an output of a strided direct kernel costs for each multiply-add, whose pixels lie apart

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from netdsl.backends.cpu.kernels.functions import FUNCTIONS
-from netdsl.backends.cpu.kernels.matrices import INPUT, output
+from netdsl.backends.cpu.kernels.matrices import input_stages, output
 from netdsl.backends.cpu.simd import (
     VECTOR_BYTES,
     add,
@@ -51,7 +51,9 @@ def _limited(function: str | None) -> Any:
     return call
 
 
-def make_winograd(m: int, size: int, rows: int, cols: int, function: str | None, parts: str | None = None) -> Callable[..., None]:
+def make_winograd(
+    m: int, size: int, rows: int, cols: int, function: str | None, parts: str | None = None
+) -> Callable[..., None]:
     """For filters of size x size. Register tile: rows patches x cols output blocks.
 
     places    for each block of lanes where its first patch begins, bytes from x
@@ -65,7 +67,7 @@ def make_winograd(m: int, size: int, rows: int, cols: int, function: str | None,
     start, outer, add_from, put = tile.start, tile.outer, tile.add_from, tile.put
     side = m + size - 1
     cells = side * side
-    input_1d, output_1d = transform(INPUT[side]), transform(output(m, size))
+    input_1d, output_1d = transform(*input_stages(side)), transform(output(m, size))
     step = cols * VECTOR_BYTES
     lanes = VECTOR_BYTES // 4
     ask_for = Tile(m, 1, lanes, m).ask_for(write=True)
