@@ -90,12 +90,6 @@ def make_winograd(m: int, size: int, rows: int, cols: int, function: str | None)
                     value = add(value, load(r + i * r_row + j * VECTOR_BYTES))
                 store(y + i * y_row + j * VECTOR_BYTES, finish(value, low, high, a))
 
-    @leaf
-    def ask(at, row):  # type: ignore[no-untyped-def]
-        for i in range(m):
-            for j in range(m):
-                prefetch(at + i * row + j * VECTOR_BYTES)
-
     def winograd(  # type: ignore[no-untyped-def]
         tid, nt, x, places, u, live, u_tile, bias, y, r, limits, zeros, scratch, scratch_bytes,
         images, down, across, depth, span, groups, blocks, patches, chunks, together, height, width,
@@ -128,16 +122,7 @@ def make_winograd(m: int, size: int, rows: int, cols: int, function: str | None)
             last = groups * (chunk + 1) // chunks
             for g0 in range(groups * chunk // chunks, last, together):
                 g1 = min(last, g0 + together)
-                pairs = (min(blocks, g1 * cols) - g0 * cols) * count
                 for e in range(cells):
-                    # the places of results and what is added to them, some with every cell: the memory behind the
-                    # caches takes longer than the last transform waits
-                    for pair in range(pairs * e // cells, pairs * (e + 1) // cells):
-                        k, t = g0 * cols + pair // count, first + pair % count
-                        image, p, q = t // (down * across), t // across % down * m, t % across * m
-                        ask(y + image * y_image + k * y_plane + p * y_row + q * VECTOR_BYTES, y_row)
-                        if r != 0:
-                            ask(r + image * r_image + k * r_plane + p * r_row + q * VECTOR_BYTES, r_row)
                     lane0, lane1, ue = i64(live, 3 * e), i64(live, 3 * e + 1), u + i64(live, 3 * e + 2)
                     for g in range(g0, g1):
                         product = o + e * o_cell + (g - g0) * cols * v_block
