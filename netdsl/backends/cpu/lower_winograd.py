@@ -18,7 +18,10 @@ from netdsl.graph.ir import Node
 from netdsl.ops.conv import Conv
 from netdsl.tensor import TensorType
 
-LINE = 64  # bytes; a cache line, and a multiple of every vector
+
+def _whole_lines(size: int) -> int:
+    """Bytes rounded up to cache lines, which every vector divides."""
+    return -(-size // 64) * 64
 
 
 def emit_winograd(
@@ -36,8 +39,7 @@ def emit_winograd(
         lambda: pack_winograd(plan.bank.required(node, "weight"), phases, m, depth, tile.cols, plan.bank.empty),
     )
     cells, vector, r = side**2, 4 * WIDTH, end.residual
-    room = vector * (2 * cells + cells * (depth.blocks + tile.cols * cut.together) * patches + 32)
-    scratch = plan.thread_scratch(-(-room // LINE) * LINE)
+    room = _whole_lines(vector * (2 * cells + cells * (depth.blocks + tile.cols * cut.together) * patches + 32))
     corner, stride, places = _phase_places(op, x, in_lanes(kind))
     products = [(*lanes, start * tile.cols * vector) for lanes, start in zip(depth.live, depth.starts, strict=False)]
     parts = "lanes" if any(lane % WIDTH for lanes in depth.live for lane in lanes) else None
@@ -47,7 +49,7 @@ def emit_winograd(
         u_tile=depth.starts[-1] * tile.cols * vector,
         bias=plan.bank.pack((node.path, "bias", 1), lambda: bias_of(plan, node, y.channels, 1)),
         y=Address(y), r=Address(r) if r else 0, limits=end.limits, zeros=Data(np.zeros(tile.cols * WIDTH, np.float32)),
-        scratch=Address(scratch), scratch_bytes=-(-room // LINE) * LINE, images=plan.images, down=down, across=across,
+        scratch=Address(plan.thread_scratch(room)), scratch_bytes=room, images=plan.images, down=down, across=across,
         depth=depth.blocks, span=max(1, span_bytes // (tile.cols * 4 * WIDTH**2)),
         groups=math.ceil(y.blocks / tile.cols), blocks=y.blocks, patches=patches, chunks=cut.chunks,
         together=cut.together, height=y.height, width=y.width, x_image=x.image, x_row=stride * x.row,
@@ -83,12 +85,10 @@ def emit_phases(plan: Planner, index: int, port: int, reader: int) -> None:
     height, width = phase_size(op, plan.winograd[reader], op.infer(node.type))
     view, size = layout(TensorType((s * s * channels, height, max(width, WIDTH))))
     plan.views[index] = view = plan.buffer(view, size)
-    line = 4 * max(left + x_width, s * (view.width + 1))
-    line = -(-line // LINE) * LINE
+    line = _whole_lines(4 * max(left + x_width, s * (view.width + 1)))
     places = [(a * channels + c) * line + 4 * b for a, b in phases_of(op).order for c in range(channels)]
     places += [-1] * (view.blocks * WIDTH - len(places))
-    room = s * channels * line + 4 * WIDTH**2
-    room = -(-room // LINE) * LINE
+    room = _whole_lines(s * channels * line + 4 * WIDTH**2)
     plan.emit(
         Kernel("move", "phases", (s,)), node, view.channels * height * view.width * plan.images, x=Port(port),
         y=Address(view), places=table(places), scratch=Address(plan.thread_scratch(room)), scratch_bytes=room,

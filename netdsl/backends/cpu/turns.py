@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate, groupby
 
 from netdsl.backends.cpu.views import Step
+from netdsl.backends.cpu.winograd import depth_of
 from netdsl.graph.ir import Graph
 from netdsl.ops.conv import Conv
 
@@ -42,10 +43,10 @@ def _weight_bytes(graph: Graph, index: int, winograd: Mapping[int, int]) -> int:
     node = graph.nodes[index]
     if not isinstance(node.op, Conv):
         return 0
-    *filters, height, width = node.weights["weight"].shape
-    m = winograd.get(index)
-    cells = (m + height - 1) * (m + width - 1) if m else height * width
-    return 4 * math.prod(filters) * cells
+    shape = node.weights["weight"].shape
+    if m := winograd.get(index):
+        return 4 * shape[0] * depth_of(node.op, graph.nodes[node.inputs[0]].type, m).starts[-1]
+    return 4 * math.prod(shape)
 
 
 def stages(steps: Sequence[Step]) -> list[range]:

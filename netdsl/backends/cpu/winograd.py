@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -64,12 +64,9 @@ def pack_winograd(weight: F32, phases: Phases, m: int, depth: Depth, cols: int, 
     outputs, starts = cols * WIDTH, depth.starts
     tiles = -(-len(weight) // outputs)
     packed = empty(tiles * starts[-1] * outputs).reshape(tiles, starts[-1], outputs)
-    for t, place in enumerate(packed):
-        rows = weight[t * outputs : (t + 1) * outputs]
-        for p, (a, b) in enumerate(phases.order):
-            values = _transformed(
-                rows[:, :, a :: phases.stride, b :: phases.stride], phases.taps, m, depth.own, outputs
-            )
+    for p, (a, b) in enumerate(phases.order):
+        filters = weight[:, :, a :: phases.stride, b :: phases.stride]
+        for place, values in zip(packed, _transformed(filters, phases.taps, m, depth.own, outputs), strict=True):
             for cell, (first, last) in enumerate(depth.live):
                 if first <= p * depth.own < last:
                     at = starts[cell] + p * depth.own - first
@@ -77,18 +74,23 @@ def pack_winograd(weight: F32, phases: Phases, m: int, depth: Depth, cols: int, 
     return packed
 
 
-def _transformed(weight: F32, r: int, m: int, lanes: int, outputs: int) -> F64:
-    """G w G^T of filters with up to r x r taps, as [channels / some][product][some channels x outputs]."""
+def _transformed(weight: F32, r: int, m: int, lanes: int, outputs: int) -> Iterator[F64]:
+    """G w G^T of filters with up to r x r taps, a tile of outputs at a time.
+
+    Each is [channels / some][product][some channels x outputs].
+    """
     k, c, height, width = weight.shape
     g = np.array(weight_matrix(m, r), np.float64)
     kron = np.kron(g[:, :height], g[:, :width])  # one product for both sides: vec(G w G^T) = (G x G) vec(w)
-    rows = np.zeros((outputs, lanes, height * width), np.float32)
-    rows[:k, :c] = weight.reshape(k, c, -1)
     small = (n for n in (16, 8, 4, 2) if lanes % n == 0 and kron.size * n * outputs <= SMALL_PRODUCT)
     together = next(small, 1)
-    taps = rows.reshape(outputs, -1, together, height * width).transpose(1, 3, 2, 0).astype(np.float64, "C")
-    values: F64 = kron @ taps.reshape(-1, height * width, together * outputs)
-    return values
+    rows = np.zeros((outputs, lanes, height * width), np.float32)
+    for first in range(0, k, outputs):
+        count = min(outputs, k - first)
+        rows[:count, :c] = weight[first : first + count].reshape(count, c, -1)
+        rows[count:] = 0
+        taps = rows.reshape(outputs, -1, together, height * width).transpose(1, 3, 2, 0).astype(np.float64, "C")
+        yield kron @ taps.reshape(-1, height * width, together * outputs)
 
 
 SIZES = {2: (3, 5, 7), 3: (2, 4, 5, 6), 4: (3, 4, 5), 5: (2, 4)}  # m by r
