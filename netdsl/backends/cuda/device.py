@@ -7,7 +7,6 @@ import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +78,8 @@ def facts() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """The versions of the packages that compile for a GPU, as far as they are installed."""
+    from importlib import metadata  # takes a hundredth of a second, on machines without a GPU too
+
     found = {}
     for name in PACKAGES:
         with suppress(metadata.PackageNotFoundError):
