@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 from unittest import mock
 
-from netdsl.backends.cpu import lower_linear, program, winograd
+from netdsl.backends.cpu import lower_linear, program, turns, winograd
 from netdsl.backends.cpu.program import Plan, Program
 from netdsl.benchmark import facts, interleave, noise
 from netdsl.cli.console import print_table
@@ -34,12 +34,13 @@ TURN_SECONDS = 0.1  # chosen: how long one turn lasts at least
 
 @dataclass(frozen=True)
 class Choice:
-    """A constant of a module, other values that it might have, and networks for which it matters."""
+    """A constant of a module, other values that it might have, and networks and a batch size for which it matters."""
 
     module: ModuleType
     name: str
     others: tuple[Any, ...]
     networks: tuple[str, ...]
+    images: int = 1
 
     @property
     def committed(self) -> Any:
@@ -62,36 +63,40 @@ CHOICES = (
     ),
     Choice(program, "WORK_TO_SHARE", (0, 30_000_000), ("kws_dscnn", "lenet5", "resnet20_cifar10")),
     Choice(program, "WORK_PER_THREAD", (1, 400_000), ("kws_dscnn", "mobilenet_v2")),
+    Choice(turns, "TURN_BYTES", (0, 1 << 20, 4 << 20, 1 << 40), ("mobilenet_v2", "squeezenet1_1", "resnet50"), 8),
 )
 
 
 def bound(network: str, choice: Choice, value: Any, threads: int) -> Program:
-    """A network bound with a constant at some value."""
+    """A network bound and planned with a constant at some value."""
     graph = build(network)
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(choice.module, choice.name, value))
         stack.callback(winograd.winograd_cut.cache_clear)
         winograd.winograd_cut.cache_clear()
-        return Program(graph, random_weights(graph), threads)
+        made = Program(graph, random_weights(graph), threads)
+        made.prepare(choice.images)
+        return made
 
 
 def decisions(plan: Plan) -> list[Any]:
     """All that a plan decides, without the arrays that it holds."""
     sizes = [{k: v for k, v in s.arguments.items() if isinstance(v, int)} for s in plan.steps]
-    return [[s.kernel for s in plan.steps], sizes, plan.shares, plan.fences, plan.offsets]
+    return [[s.kernel for s in plan.steps], sizes, plan.order, plan.shares, plan.fences, plan.offsets]
 
 
 def measure(choice: Choice, network: str, threads: int, rounds: int) -> list[Record]:
     """A row for each other value of a constant on one network."""
-    committed, inputs = bound(network, choice, choice.committed, threads), noise(build(network), 1)
+    committed, inputs = bound(network, choice, choice.committed, threads), noise(build(network), choice.images)
     expected = committed(inputs)
     rows, programs = [], {"committed": committed}
     for value in choice.others:
         other = bound(network, choice, value, threads)
-        same = decisions(other.plan(1)) == decisions(committed.plan(1))
+        same = decisions(other.plan(choice.images)) == decisions(committed.plan(choice.images))
         rows.append({
             "constant": f"{choice.module.__name__.rpartition('.')[2]}.{choice.name}", "network": network,
-            "committed": str(choice.committed), "other": str(value), "same_plan": same, "ratio": None,
+            "batch": choice.images, "committed": str(choice.committed), "other": str(value), "same_plan": same,
+            "ratio": None,
         })  # fmt: skip
         if not same:
             error = max(difference(found, y) for found, y in zip(other(inputs), expected, strict=True))
@@ -132,13 +137,13 @@ def main(arguments: Sequence[str] | None = None) -> Record:
         if choice.name in names:
             for network in given.networks.split(",") if given.networks else choice.networks:
                 results += measure(choice, network, given.threads, given.rounds)
-    print_table(("constant", "network", "committed", "other", "ms", "ms, other", "ratio", "middle half"),
-                [cells(r) for r in results], range(4, 8))  # fmt: skip
+    print_table(("constant", "network", "batch", "committed", "other", "ms", "ms, other", "ratio", "middle half"),
+                [cells(r) for r in results], range(5, 9))  # fmt: skip
     return write(given.out, facts(), results, threads=given.threads, rounds=given.rounds)
 
 
 def cells(r: Record) -> tuple[str, ...]:
-    what = r["constant"], r["network"], r["committed"], r["other"]
+    what = r["constant"], r["network"], str(r["batch"]), r["committed"], r["other"]
     if r["same_plan"]:
         return *what, "", "", "same plan", ""
     low, high = r["quartiles"]

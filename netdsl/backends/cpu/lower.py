@@ -75,9 +75,11 @@ def plan_steps(plan: Planner) -> None:
     """Emit the steps of the whole graph: inputs, operations in order, outputs."""
     ports = {spec.node: i for i, spec in enumerate(plan.graph.inputs)}
     for index, node in enumerate(plan.graph.nodes):
+        plan.images = plan.together[index]
         if isinstance(node.op, Input):
             lower_input(plan, index, ports[index])
         else:
             LOWERINGS[type(node.op)](plan, index)
+    plan.images = plan.batch
     for i, spec in enumerate(plan.graph.outputs):
         lower_output(plan, spec.node, i)

@@ -16,6 +16,7 @@ from netdsl.backends.cpu.pages import release
 from netdsl.backends.cpu.precision import stored_layers
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.tuned import choices
+from netdsl.backends.cpu.turns import images_together
 from netdsl.backends.cpu.views import NO_HALO, Address, Argument, Data, Step, View, aligned, layout
 from netdsl.graph.ir import Graph, Node
 from netdsl.plan.residence import homes, spent_residuals
@@ -89,16 +90,21 @@ class Planner:
         self, graph: Graph, bank: WeightBank, images: int, threads: int, exact: bool, whole: int,
         winograd: Mapping[int, int] | None = None,
     ) -> None:  # fmt: skip
-        self.graph, self.bank, self.images, self.threads = graph, bank, images, threads
+        self.graph, self.bank, self.batch, self.threads = graph, bank, images, threads
+        self.images = images  # that go together through the node that is lowered now
         self.views: dict[int, View] = {}
         self.flat_maps: dict[int, TensorType] = {}  # vectors that are maps left in blocked order, by node
-        self.bytes: list[int] = []  # of each buffer
+        self.bytes: list[int] = []  # of each buffer, of one image where it grows with the images
+        self.fixed: set[int] = set()  # buffers that do not
         self.lasting: dict[int, tuple[int, ...]] = {}  # buffers whose halos stay clear, and where those lie
         self.steps: list[Step] = []
         self.stored = stored_layers(graph, bank.precision)
         if winograd is None:
             winograd = winograd_sizes(graph, whole, exact, {} if exact else choices(threads))
         self.winograd = winograd
+        self.together = images_together(graph, images, winograd)
+        # images of a result that are there at a time: as many as its last reader takes
+        self.held = [self.together[max(readers, default=i)] for i, readers in enumerate(graph.consumers())]
         self.halos = halos(graph, self.winograd)
         self.planar = planar_maps(graph, self.halos)
         fits = partial(may_lie, graph, self.halos)
@@ -110,7 +116,7 @@ class Planner:
 
     def buffer(self, view: View, image_bytes: int) -> View:
         """Give a fresh view a buffer of its own."""
-        self.bytes.append(image_bytes * self.images)
+        self.bytes.append(image_bytes)
         return replace(view, buffer=len(self.bytes) - 1)
 
     def output(self, index: int, work: int) -> View:
@@ -143,7 +149,7 @@ class Planner:
         halo = self.halos[index]
         view, size = layout(node.type, block, halo)
         view = self.buffer(view, size)
-        if halo != NO_HALO and size * self.images <= LASTING_BYTES:
+        if halo != NO_HALO and size * self.held[index] <= LASTING_BYTES:
             self.lasting[view.buffer] = (*halo, view.image, view.plane, view.row, view.pixel)
         elif halo != NO_HALO:
             top, left, bottom, right = halo
@@ -157,13 +163,16 @@ class Planner:
     def scratch(self, channels: int, pixels: int) -> View:
         """A map of channels x 1 x pixels, shared by all images of the batch."""
         view, size = layout(TensorType((channels, 1, pixels)))
-        self.bytes.append(size)
-        return replace(view, buffer=len(self.bytes) - 1, image=0)
+        return replace(view, buffer=self._fixed(size), image=0)
 
     def thread_scratch(self, size: int) -> View:
         """`size` bytes for each thread, a multiple of a cache line."""
-        self.bytes.append(size * self.threads)
-        return View(len(self.bytes) - 1, 0, 1, 1, 1, WIDTH, 0, 0, 0)
+        return View(self._fixed(size * self.threads), 0, 1, 1, 1, WIDTH, 0, 0, 0)
+
+    def _fixed(self, size: int) -> int:
+        self.bytes.append(size)
+        self.fixed.add(len(self.bytes) - 1)
+        return len(self.bytes) - 1
 
     def emit(self, kernel: Kernel, node: Node, work: int, **arguments: Argument) -> None:
-        self.steps.append(Step(kernel, arguments, max(1, work), node.path))
+        self.steps.append(Step(kernel, arguments, max(1, work), node.path, self.images))

@@ -24,7 +24,7 @@ def profile(program: Program, inputs: Sequence[F32], rounds: int = 20) -> Profil
     """Time every step of a program on float32 C-contiguous arrays [N, ...], N at least 1.
 
     The steps run in order, each round all of them, so that each finds the caches as the one before left them. Of a
-    batch that goes through the layers in turns, the first turn is profiled.
+    batch larger than `images_at_once`, as many images are profiled.
     """
     images = min(len(inputs[0]), program.images_at_once)
     inputs = [x[:images] for x in inputs]
@@ -54,7 +54,7 @@ def _timed(call: Callable[[], None]) -> float:
 
 
 def _step_seconds(workspace: Workspace, rounds: int) -> list[float]:
-    """The median of each row of a workspace's table, less what it costs to start a row from Python."""
+    """The median time of each step of a workspace's plan, all turns of it, less what starting it from Python costs."""
     table = workspace.table.copy()
     table[:, 3] = 1  # a barrier ends each row, as it is a call of its own
     starts = [(table.ctypes.data + ROW_BYTES * i, int(share)) for i, share in enumerate(table[:, 2])]
@@ -66,10 +66,10 @@ def _step_seconds(workspace: Workspace, rounds: int) -> list[float]:
             run(row, 1, threads)
             times.append(clock() - started)
     cost = {threads: _starting_cost(table.ctypes.data, threads) for _, threads in starts}
-    return [
-        max(0.0, statistics.median(times[WARM_UP:]) - cost[threads])
-        for times, (_, threads) in zip(found, starts, strict=True)
-    ]
+    seconds = [0.0] * len(workspace.plan.steps)
+    for (step, _), times, (_, threads) in zip(workspace.plan.order, found, starts, strict=True):
+        seconds[step] += max(0.0, statistics.median(times[WARM_UP:]) - cost[threads])
+    return seconds
 
 
 def _starting_cost(table: int, threads: int) -> float:

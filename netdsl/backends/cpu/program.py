@@ -17,6 +17,7 @@ from netdsl.backends.cpu.lower import plan_steps
 from netdsl.backends.cpu.planner import Planner, WeightBank
 from netdsl.backends.cpu.precision import Storage, check_precision, storage
 from netdsl.backends.cpu.threads import available_threads, team
+from netdsl.backends.cpu.turns import buffers_in_use, in_turns, spanning
 from netdsl.backends.cpu.views import Address, Data, Port, Step, aligned
 from netdsl.graph.ir import Graph
 from netdsl.passes import rewrite
@@ -44,15 +45,17 @@ class Plan:
 
     images: int
     steps: tuple[Step, ...]
+    order: tuple[tuple[int, int], ...]  # of work: step, first image
+    spans: frozenset[int]  # buffers that hold the whole batch even where a step takes fewer images
     offsets: tuple[int, ...]
     arena_bytes: int
     shares: tuple[int, ...]  # threads for each step
-    fences: tuple[bool, ...]  # whether a barrier follows each step
+    fences: tuple[bool, ...]  # whether a barrier follows each entry of `order`
 
     @property
     def is_brief(self) -> bool:
         """Whether a call takes so little time that sharing it among threads, or letting others run, takes more."""
-        return _is_brief(self.steps)
+        return _work(self.steps, self.images) < WORK_TO_SHARE
 
     @property
     def workspace_bytes(self) -> int:
@@ -71,17 +74,23 @@ def make_plan(
     """
     planner = Planner(graph, bank, images, threads, exact, whole or images, winograd)
     plan_steps(planner)
-    offsets, size = place_buffers(planner.bytes, [s.buffers() for s in planner.steps], planner.lasting)
-    if _is_brief(planner.steps):
+    steps = tuple(planner.steps)
+    spans = spanning(steps)
+    held = {b: images if b in spans else step.images for step in steps for b in step.buffers()}
+    sizes = [n if b in planner.fixed else n * held.get(b, images) for b, n in enumerate(planner.bytes)]
+    offsets, size = place_buffers(sizes, buffers_in_use(steps, spans), planner.lasting)
+    if _work(steps, images) < WORK_TO_SHARE:
         threads = 1
-    shares = [max(1, min(threads, s.work // WORK_PER_THREAD)) for s in planner.steps]
-    fences = [a > 1 or b > 1 for a, b in pairwise(shares)]
+    shares = [max(1, min(threads, s.work // WORK_PER_THREAD)) for s in steps]
+    order = in_turns(steps, images)
+    fences = [shares[a] > 1 or shares[b] > 1 for (a, _), (b, _) in pairwise(order)]
     fences.append(max(shares) > 1)  # so that no worker reads the table once the call has returned
-    return Plan(images, tuple(planner.steps), tuple(offsets), size, tuple(shares), tuple(fences))
+    return Plan(images, steps, tuple(order), spans, tuple(offsets), size, tuple(shares), tuple(fences))
 
 
-def _is_brief(steps: Sequence[Step]) -> bool:
-    return sum(s.work for s in steps) < WORK_TO_SHARE
+def _work(steps: Sequence[Step], images: int) -> int:
+    """Of a batch, in multiply-accumulates or so."""
+    return sum(step.work * images // step.images for step in steps)
 
 
 def make_plans(graph: Graph, bank: WeightBank, images: int, threads: int, exact: bool = False) -> list[Plan]:
@@ -89,7 +98,7 @@ def make_plans(graph: Graph, bank: WeightBank, images: int, threads: int, exact:
     together = make_plan(graph, bank, images, threads, exact)
     least, most = WORK_IN_PARTS
     count = min(threads, images)
-    if count <= 1 or not least <= sum(s.work for s in together.steps) <= most:
+    if count <= 1 or not least <= _work(together.steps, images) <= most:
         return [together]
     sizes = [images * (i + 1) // count - images * i // count for i in range(count)]
     made = {n: make_plan(graph, bank, n, 1, exact, images) for n in set(sizes)}
@@ -118,11 +127,12 @@ class Workspace:
         self._base = self.arena.ctypes.data + SLACK_BYTES
         words: list[int] = []
         rows = []
-        self.ports: list[tuple[int, Port]] = []  # where the addresses of the caller's arrays belong
-        for step, share, fence in zip(plan.steps, plan.shares, plan.fences, strict=True):
+        self.ports: list[tuple[int, Port, int]] = []  # where the addresses of the caller's arrays belong, first image
+        for (index, first), fence in zip(plan.order, plan.fences, strict=True):
+            step = plan.steps[index]
             address, parameters = jit.load(step.kernel)
-            rows.append((address, len(words), share, int(fence)))
-            words += [self._word(step.arguments[p], len(words) + k) for k, p in enumerate(parameters)]
+            rows.append((address, len(words), plan.shares[index], int(fence)))
+            words += [self._word(step.arguments[p], first, len(words) + k) for k, p in enumerate(parameters)]
         self.words = np.array(words, np.int64)
         self.table = np.array(rows, np.int64).reshape(-1, 4)
         self.table[:, 1] = self.words.ctypes.data + 8 * self.table[:, 1]
@@ -133,21 +143,23 @@ class Workspace:
         if self.threads == 1:
             self.go = team().starter(self.table_address, self.steps, plan.is_brief)
 
-    def _word(self, argument: Any, position: int) -> int:
+    def _word(self, argument: Any, first: int, position: int) -> int:
         if isinstance(argument, Address):
-            at: int = self._base + self.plan.offsets[argument.view.buffer] + argument.view.start + argument.offset
-            return at
+            view = argument.view
+            at: int = self._base + self.plan.offsets[view.buffer] + view.start + argument.offset
+            return at + first * view.image if view.buffer in self.plan.spans else at
         if isinstance(argument, Data):
             return argument.values.ctypes.data
         if isinstance(argument, Port):
-            self.ports.append((position, argument))
+            self.ports.append((position, argument, first))
             return 0
         return int(argument)
 
     def bind(self, inputs: Sequence[Place], outputs: Sequence[Place]) -> None:
         """Say where the caller's arrays are."""
-        for position, port in self.ports:
-            self.words[position], _ = outputs[port.index] if port.is_output else inputs[port.index]
+        for position, port, first in self.ports:
+            at, size = outputs[port.index] if port.is_output else inputs[port.index]
+            self.words[position] = at + first * size // self.plan.images
 
     def _share(self) -> None:
         team().run(self.table_address, self.steps, self.threads)

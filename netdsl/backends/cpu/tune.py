@@ -34,7 +34,7 @@ ROW_BYTES = 32  # of one step in a workspace's table
 # m + r - 1 of algorithms tried; those with more, whose error is larger, only where the model chose them
 MOST_POINTS = 6
 
-Timer = Callable[[Workspace, int | None], float]  # seconds of a step of a workspace, or (None) of all
+Timer = Callable[[Workspace, int | None], float]  # seconds of a row of a workspace's table, or (None) of all
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,11 @@ class Tuning:
         return {layer.geometry: layer.best for layer in self.layers if layer.best != layer.default}
 
 
-def measured(workspace: Workspace, step: int | None) -> float:
-    """The time of one step of a workspace, or of all."""
+def measured(workspace: Workspace, row: int | None) -> float:
+    """The time of one row of a workspace's table, or of all."""
     at, steps, threads = workspace.table_address, workspace.steps, workspace.threads
-    if step is not None:
-        at, steps, threads = at + ROW_BYTES * step, 1, int(workspace.table[step, 2])
+    if row is not None:
+        at, steps, threads = at + ROW_BYTES * row, 1, int(workspace.table[row, 2])
     run = team().run
     started = time.perf_counter()
     run(at, steps, threads)
@@ -184,10 +184,13 @@ def _step_times(
         if progress:
             progress("measuring", r, WARM_UP + rounds)
         for m in order[r % len(order) :] + order[: r % len(order)]:
-            for i, step in enumerate(desks[m].plan.steps):
-                seconds = timer(desks[m], i)
-                if r >= WARM_UP and step.node in found[m] and step.kernel.module in ("conv", "winograd"):
-                    found[m][step.node].append(seconds)
+            taken = dict.fromkeys(paths, 0.0)
+            for row, (i, _) in enumerate(desks[m].plan.order):
+                seconds, step = timer(desks[m], row), desks[m].plan.steps[i]
+                if step.node in taken and step.kernel.module in ("conv", "winograd"):
+                    taken[step.node] += seconds
+            for path, seconds in taken.items() if r >= WARM_UP else ():
+                found[m][path].append(seconds)
     return {m: {path: statistics.median(times) for path, times in of.items()} for m, of in found.items()}
 
 

@@ -121,14 +121,15 @@ class Step:
     """One kernel call of the plan.
 
     work      about how many multiply-accumulates or moved values: decides how many threads share it
-    reads, writes    buffers of the arena
     node      path of the network's node, for people
+    images    that it takes together
     """
 
     kernel: Kernel
     arguments: dict[str, Argument]
     work: int
     node: str
+    images: int
 
     def buffers(self) -> set[int]:
         return {a.view.buffer for a in self.arguments.values() if isinstance(a, Address)}
