@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import cache
 
 from netdsl.backends.cpu.target import FMA_FROM_MEMORY, host
+from netdsl.frozen import frozen
 
 L2_BYTES = 512 * 1024  # chosen: half of the smallest second-level cache of current server cores
 
@@ -15,7 +15,7 @@ COMMON_ROWS = (14, 7, 6)  # chosen: so that networks share compiled kernels
 LATENCY = 10  # chosen: accumulators that keep two multiply-add units of latency 4 busy, and a little more
 
 
-@dataclass(frozen=True)
+@frozen
 class TileShape:
     """lines x rows output pixels x cols channel blocks."""
 
@@ -60,7 +60,7 @@ def _cost(tile: TileShape, width: int, blocks: int, height: int) -> float:
     return tiles * step * (1.0 if tile.rows in COMMON_ROWS else 1.04)
 
 
-@dataclass(frozen=True)
+@frozen
 class Share:
     """How a convolution is cut: `bands` ranges of output rows x `chunks` ranges of output blocks."""
 

@@ -6,11 +6,11 @@ import importlib.util
 import os
 import re
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from netdsl.errors import DeviceError
+from netdsl.frozen import frozen
 
 SMALLEST_CAPABILITY = (7, 5)  # the oldest that CUDA 13 compiles for
 INSTALL = "pip install -U 'netdsl[cuda13]' (or 'netdsl[cuda12]' for a driver older than 580)"
@@ -21,7 +21,7 @@ DRIVER_FACTS = Path("/proc/driver/nvidia/version")
 _opened: tuple[int, Device] | None = None  # the process that opened the device: a fork cannot use it
 
 
-@dataclass(frozen=True)
+@frozen
 class Device:
     """A usable GPU. name: as its maker calls it; memory_bytes: all of it."""
 
