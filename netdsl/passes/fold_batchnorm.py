@@ -81,7 +81,7 @@ def _or_zero(bias: Array | None, like: Array) -> Array:
 
 
 def _scaled(axis: int, groups: int, weight: Array, scale: Array) -> Array:
-    """Multiplied in float64, and rounded once to what the weights are: no copy takes twice their memory."""
+    """Scales are rounded to what the weights are, so that no copy takes twice their memory or ever is in float64."""
     if axis == 0:
         return _times(weight, scale.reshape(-1, *[1] * (weight.ndim - 1)))
     inputs, outputs = weight.shape[:2]  # transposed: [C, K / groups, R, S], groups stacked along C
@@ -90,8 +90,8 @@ def _scaled(axis: int, groups: int, weight: Array, scale: Array) -> Array:
 
 
 def _times(weight: Array, scale: Array) -> Array:
-    out: Array = np.empty(weight.shape, weight.dtype)
-    return np.multiply(weight, scale, out=out, dtype=np.float64, casting="same_kind")
+    out: Array = weight * scale.astype(weight.dtype)
+    return out
 
 
 def _scaled_bias(bias: Array | None, scale: Array, shift: Array) -> Array:

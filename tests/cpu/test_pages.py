@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from netdsl.backends.cpu.bank import WeightBank
 from netdsl.backends.cpu.pages import release
-from netdsl.backends.cpu.planner import WeightBank
 from netdsl.graph.build import build
 from netdsl.weights import load, match
 

@@ -155,7 +155,7 @@ def _emit_conv(
         plan.images * math.ceil(height / tile.lines),
         tile_groups,
         plan.images * x.image,
-        data.values.nbytes,
+        packed.nbytes,
         min(plan.threads, 64),
     )
     _emit_tiles(plan, node, tile, x, y, end, work, stride[1] * x.block, packed, data, bias, share, rows,
@@ -225,6 +225,11 @@ class PackedConv:
     def weight_bytes(self) -> int:
         """Of one weight."""
         return 4 if self.stored is None else 2
+
+    @property
+    def nbytes(self) -> int:
+        """Of all weights, packed."""
+        return len(self.group_offsets) * len(self.offsets) * self.run * self.outputs * self.weight_bytes
 
     def values(self) -> F32:
         k, per_group, height, width = self.weight.shape
