@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from netdsl.graph.ir import Derived, Graph, Node, Weight
+from netdsl.graph.ir import Derived, Graph, Node, Weight, is_rowwise
 from netdsl.ops.base import Array
 from netdsl.ops.conv import Conv
 from netdsl.ops.deconv import Deconv
@@ -42,11 +42,12 @@ def affine_weights(norm: Node) -> tuple[Derived, Derived]:
     if isinstance(norm.op, BatchNorm):
         parts = tuple(norm.weights.get(r) for r in ("weight", "bias", "running_mean", "running_var"))
         return (
-            Derived(partial(_bn_scale, norm.op.eps), parts, shape),
-            Derived(partial(_bn_shift, norm.op.eps), parts, shape),
+            Derived(partial(_bn_scale, norm.op.eps), parts, shape, is_rowwise(*parts)),
+            Derived(partial(_bn_shift, norm.op.eps), parts, shape, is_rowwise(*parts)),
         )
     weight, bias = norm.weights["weight"], norm.weights.get("bias")
-    return Derived(_same, (weight,), shape), Derived(_or_zero, (bias, weight), shape)
+    same = Derived(_same, (weight,), shape, is_rowwise(weight))
+    return same, Derived(_or_zero, (bias, weight), shape, is_rowwise(bias, weight))
 
 
 def _folded(linear: Node, norm: Node) -> Node:
@@ -55,8 +56,9 @@ def _folded(linear: Node, norm: Node) -> Node:
     weight = linear.weights["weight"]
     axis = 1 if isinstance(linear.op, Deconv) else 0
     groups = linear.op.groups if isinstance(linear.op, Deconv) else 1
+    rowwise = axis == 0 and is_rowwise(weight, scale)
     weights: dict[str, Weight] = {
-        "weight": Derived(partial(_scaled, axis, groups), (weight, scale), weight.shape),
+        "weight": Derived(partial(_scaled, axis, groups), (weight, scale), weight.shape, rowwise),
         "bias": Derived(_scaled_bias, (linear.weights.get("bias"), scale, shift), shift.shape),
     }
     return replace(linear, weights=weights, op=replace(linear.op, bias=True))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from netdsl.backends.cpu.pages import release
 from netdsl.backends.cpu.views import Data, aligned
-from netdsl.graph.ir import Node
+from netdsl.graph.ir import Node, Weight, is_rowwise
 
 F32 = NDArray[np.float32]
 
@@ -38,6 +38,24 @@ class Packed(Data):
             return self._made
 
 
+class Rows:
+    """A weight [K, ...] whose rows are read and computed as they are taken, so that little of it is in memory at once.
+
+    Pages of a mapped file that rows were made of are let go when the next are taken.
+    """
+
+    def __init__(self, bank: WeightBank, weight: Weight) -> None:
+        self.shape = weight.shape
+        self._bank, self._weight = bank, weight
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> F32:
+        self._bank.let_go()
+        return np.asarray(self._weight.evaluate(lambda name: self._bank.read(name, rows)), np.float32)
+
+
 class WeightBank:
     """Stored tensors, and what was packed from them once for all batch sizes; in what precision, see precision.py."""
 
@@ -58,10 +76,20 @@ class WeightBank:
         """A node's weight as float32, which it must have."""
         return np.asarray(node.weights[role].evaluate(self.read), np.float32)
 
-    def read(self, name: str) -> NDArray[Any]:
+    def rows(self, node: Node, role: str) -> F32 | Rows:
+        """A node's weight as float32, which it must have, to be taken some rows at a time."""
+        weight = node.weights[role]
+        return Rows(self, weight) if is_rowwise(weight) else self.required(node, role)
+
+    def read(self, name: str, rows: slice = slice(None)) -> NDArray[Any]:
         """A stored tensor. Pages of a mapped file that it reads stay in memory until something is packed from them."""
-        self._local.arrays.append(self.stored[name])
+        self._local.arrays.append(self.stored[name][rows])
         return self._local.arrays[-1]
+
+    def let_go(self) -> None:
+        """Of the pages of mapped files that this thread has read."""
+        while self._local.arrays:
+            release(self._local.arrays.pop())
 
     def pack(self, key: tuple[Any, ...], make: Callable[[], F32]) -> Data:
         """The packed form under `key`, on a cache line; made once, by `finish` unless it is asked for before."""
@@ -95,8 +123,7 @@ class WeightBank:
             place = self.empty(made.size).reshape(made.shape)
             place[:] = made
             made = place
-        while self._local.arrays:
-            release(self._local.arrays.pop())
+        self.let_go()
         return made
 
     def empty(self, count: int) -> F32:

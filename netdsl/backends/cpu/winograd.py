@@ -10,6 +10,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from netdsl.backends.cpu.bank import Rows
 from netdsl.backends.cpu.kernels.matrices import weight as weight_matrix
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.tiles import L2_BYTES, tile_for
@@ -22,7 +23,7 @@ F32 = NDArray[np.float32]
 SMALL_PRODUCT = 1 << 18
 
 
-def pack_winograd(weight: F32, m: int, cols: int, empty: Callable[[int], F32]) -> F32:
+def pack_winograd(weight: F32 | Rows, m: int, cols: int, empty: Callable[[int], F32]) -> F32:
     """[K, C, r, r] transformed in float64 to [tile of outputs][n^2][C][outputs of the tile], zeros at the edges.
 
     empty  gives room for so many floats
@@ -37,7 +38,7 @@ def pack_winograd(weight: F32, m: int, cols: int, empty: Callable[[int], F32]) -
     rows = np.zeros((outputs, depth, r * r), np.float32)
     for t, place in enumerate(packed):
         count = min(outputs, k - t * outputs)
-        rows[:count, :c] = weight[t * outputs :][:count].reshape(count, c, r * r)
+        rows[:count, :c] = weight[t * outputs : t * outputs + count].reshape(count, c, r * r)
         rows[count:] = 0
         taps = rows.reshape(outputs, -1, together, r * r).transpose(1, 3, 2, 0).astype(np.float64, "C")
         place[:] = (kron @ taps.reshape(-1, r * r, together * outputs)).swapaxes(0, 1)
