@@ -8,8 +8,11 @@ import time
 import numpy as np
 import pytest
 
-from netdsl.backends.cpu.bank import SLAB_FLOATS, WeightBank
+from netdsl.backends.cpu.bank import SLAB_FLOATS, Rows, WeightBank
 from netdsl.errors import WeightsError
+from netdsl.graph.build import build
+from netdsl.passes import rewrite
+from netdsl.weights import random_weights
 
 THREADS = pytest.mark.parametrize("threads", [1, 2, 3, 64])
 
@@ -84,3 +87,28 @@ def test_two_callers_at_a_time_get_the_same() -> None:
     for caller in callers:
         caller.join()
     assert made == [1] and len(seen) == 4 and len(set(seen)) == 1
+
+
+BODIES = {  # and whether rows of the first weight are taken as they are needed
+    "conv 21 3x3": True,
+    "conv 21 3x3 bias=no | batchnorm | relu": True,
+    "conv 21 3x3 | scale | batchnorm | scale bias=no": True,
+    "conv 20 3x3 groups=4 | batchnorm": True,
+    "flatten | dense 30 | relu": True,
+    "deconv 21 3x3 | batchnorm": False,  # outputs are its second axis
+    "batchnorm | conv 21 3x3": False,
+    "kernel [[1,2],[3,4]] | batchnorm": False,
+}
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_rows_are_those_of_the_whole_weight(body: str) -> None:
+    graph = build(f"netdsl 1\nnet a {{\n  input x 20x5x7\n  {body}\n}}\n")
+    bank = WeightBank(random_weights(graph))
+    node = next(n for n in rewrite(graph).nodes if "weight" in n.weights)
+    rows, whole = bank.rows(node, "weight"), bank.required(node, "weight")
+    assert isinstance(rows, Rows) == BODIES[body]
+    assert len(rows) == len(whole) and rows.shape == whole.shape
+    for first, last in ((0, 16), (7, 8), (16, 32), (0, len(whole))):
+        taken = rows[first:last]
+        assert taken.dtype == np.float32 and np.array_equal(taken, whole[first:last])
