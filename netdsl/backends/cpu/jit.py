@@ -49,7 +49,8 @@ def environment() -> str:
 def _sources() -> list[Path]:
     """The files that kernels are made from."""
     folder = Path(__file__).parent
-    return sorted([*(folder / f"{n}.py" for n in ("jit", "entry", "simd", "tile")), *folder.glob("kernels/*.py")])
+    words = (folder / f"{name}.py" for name in ("jit", "entry", "simd", "tile", "transforms"))
+    return sorted([*words, *folder.glob("kernels/*.py")])
 
 
 def _path(name: str) -> Path:

@@ -169,7 +169,7 @@ def _emit_tiles(
 ) -> None:  # fmt: skip
     images, height, width, last = size
     r = end.residual
-    span, ahead = _span(packed, tile, images * height * width > tile.rows * tile.lines)
+    span, ahead = _span(packed, images * height * width > tile.rows * tile.lines)
     plan.emit(
         Kernel("conv", "conv", (tile.lines, tile.rows, tile.cols, pixel, end.function, packed.stored)), node, work,
         x=Address(x), w=data, bias=bias, zeros=floats(*[0.0] * tile.cols * WIDTH), taps=table(packed.offsets),
@@ -183,15 +183,15 @@ def _emit_tiles(
     )  # fmt: skip
 
 
-def _span(packed: PackedConv, tile: TileShape, passes: bool) -> tuple[int, int]:
+def _span(packed: PackedConv, passes: bool) -> tuple[int, int]:
     """Taps that are taken together, and how early weights are asked for (0: in the course of the span before).
 
-    Weights that are read once, or that stay in the first-level cache, are taken whole.
+    Weights that are read once are taken whole.
     """
     taps, tap_bytes = len(packed.offsets), packed.run * packed.outputs * packed.weight_bytes
-    if not passes or taps * tap_bytes <= 2 * SPAN_BYTES:
+    if not passes:
         return max(1, taps), AHEAD
-    return max(1, SPAN_BYTES // tap_bytes), 0
+    return max(1, min(taps, SPAN_BYTES // max(1, tap_bytes))), 0
 
 
 def _bias(plan: Planner, node: Node, channels: int, cols: int) -> F32:

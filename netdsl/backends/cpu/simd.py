@@ -128,12 +128,12 @@ def set_f32(typingctx: Any, address: Any, value: Any) -> Any:
     return types.void(types.intp, types.float32), codegen
 
 
-def emit_prefetch(builder: Any, address: Any, nearness: int = 3) -> None:
-    """nearness  3: into every cache; 2: all but the nearest"""
+def emit_prefetch(builder: Any, address: Any, nearness: int = 3, write: bool = False) -> None:
+    """Ask for a cache line, to be read or written soon. nearness  3: into every cache; 2: all but the nearest."""
     byte = ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32])
     fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    hints = [ir.Constant(I32, n) for n in (0, nearness, 1)]  # read, …, data
+    hints = [ir.Constant(I32, n) for n in (int(write), nearness, 1)]  # …, …, data
     builder.call(fetch, [builder.inttoptr(address, byte), *hints])
 
 

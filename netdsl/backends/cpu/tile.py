@@ -1,9 +1,8 @@
-"""Register tiles: rows x cols vectors that LLVM keeps in registers through a loop; and small linear maps on vectors."""
+"""Register tiles: rows x cols vectors that LLVM keeps in registers through a loop."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +58,7 @@ class Tile:
     start_rows(bias)              every vector of row m begins as the float at `bias + 4 * m` in all lanes
     outer(t, x, line, w)          t[l, m, n] += x[l * line + m * pixel] * w[n]: one step of a matrix product
     ask(w)                        ask early for a step's weights
+    ask_for(write)(at, line)      ask early for the pixels of a tile at `at`
     slide(taps, apart)(t, x, w)   t[0, m, 0] += sum over s of x[m * pixel + s * apart] * w[s], lane by lane: a row of a
                                   depthwise filter, each input read once (one line, one column)
     add_from(t, at, ...)          t[l, m, n] += the vector at `at + l * line + m * row + n * col`
@@ -153,6 +153,23 @@ class Tile:
 
         return outer
 
+    def ask_for(self, write: bool = False) -> Any:
+        """The intrinsic that asks early for the first cache line of each pixel, to be read or written."""
+        across = sorted({4 * m * self.pixel // CACHE_LINE * CACHE_LINE for m in range(self.rows)})
+        places = tuple(itertools.product(range(self.lines), across))
+
+        @intrinsic
+        def ask_for(typingctx: Any, at: Any, line: Any) -> Any:
+            def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+                for i, offset in places:
+                    row = builder.add(args[0], builder.mul(args[1], ir.Constant(I64, i)))
+                    emit_prefetch(builder, emit_offset(builder, row, offset), write=write)
+                return context.get_dummy_value()
+
+            return types.void(types.intp, types.intp), codegen
+
+        return ask_for
+
     @property
     def ask(self) -> Any:
         # One line is enough for the processor to fetch its neighbours too. Where weights are widened so many more
@@ -204,16 +221,29 @@ class Tile:
         ) -> Any:
             def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
                 value, zeros = args[0], ir.Constant(LLVM_VEC, [0.0] * WIDTH)
-                for k, address, inside in _cells(builder, shape, args[1:]):
-                    before = builder.block
-                    with builder.if_then(inside):
-                        loaded = emit_load(builder, address, LLVM_VEC, 4)
-                        then = builder.block
-                    term = builder.phi(LLVM_VEC)
-                    term.add_incoming(zeros, before)
-                    term.add_incoming(loaded, then)
-                    value = builder.insert_value(value, builder.fadd(builder.extract_value(value, k), term), k)
-                return value
+                with builder.if_else(_is_whole(builder, shape, args[5:]), likely=True) as (whole, partial):
+                    with whole:
+                        all_ = value
+                        for k, address, _ in _cells(builder, shape, args[1:]):
+                            term = emit_load(builder, address, LLVM_VEC, 4)
+                            all_ = builder.insert_value(all_, builder.fadd(builder.extract_value(all_, k), term), k)
+                        after_whole = builder.block
+                    with partial:
+                        some = value
+                        for k, address, inside in _cells(builder, shape, args[1:]):
+                            before = builder.block
+                            with builder.if_then(inside):
+                                loaded = emit_load(builder, address, LLVM_VEC, 4)
+                                then = builder.block
+                            term = builder.phi(LLVM_VEC)
+                            term.add_incoming(zeros, before)
+                            term.add_incoming(loaded, then)
+                            some = builder.insert_value(some, builder.fadd(builder.extract_value(some, k), term), k)
+                        after_partial = builder.block
+                out = builder.phi(all_.type)
+                out.add_incoming(all_, after_whole)
+                out.add_incoming(some, after_partial)
+                return out
 
             return kind(kind, *[types.intp] * 7), codegen
 
@@ -245,10 +275,16 @@ class Tile:
             typingctx: Any, t: Any, at: Any, line: Any, row: Any, col: Any, lines: Any, rows: Any, cols: Any
         ) -> Any:
             def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-                for k, address, inside in _cells(builder, shape, args[1:]):
-                    with builder.if_then(inside):
-                        v = builder.extract_value(args[0], k)
-                        builder.store(v, emit_pointer(builder, address, LLVM_VEC)).align = 4
+                with builder.if_else(_is_whole(builder, shape, args[5:]), likely=True) as (whole, partial):
+                    with whole:
+                        for k, address, _ in _cells(builder, shape, args[1:]):
+                            v = builder.extract_value(args[0], k)
+                            builder.store(v, emit_pointer(builder, address, LLVM_VEC)).align = 4
+                    with partial:
+                        for k, address, inside in _cells(builder, shape, args[1:]):
+                            with builder.if_then(inside):
+                                v = builder.extract_value(args[0], k)
+                                builder.store(v, emit_pointer(builder, address, LLVM_VEC)).align = 4
                 return context.get_dummy_value()
 
             return types.void(kind, *[types.intp] * 7), codegen
@@ -276,6 +312,14 @@ class Tile:
         return put_first
 
 
+def _is_whole(builder: Any, shape: tuple[int, int, int], real: Any) -> Any:
+    """Whether every vector of a tile is real."""
+    whole = ir.Constant(ir.IntType(1), 1)
+    for count, most in zip(real, shape, strict=True):
+        whole = builder.and_(whole, builder.icmp_signed(">=", count, ir.Constant(I64, most)))
+    return whole
+
+
 def _cells(builder: Any, shape: tuple[int, int, int], args: Any) -> Any:
     """For each vector of a tile: its number, its address, whether it is real."""
     at, steps, real = args[0], args[1:4], args[4:7]
@@ -286,73 +330,3 @@ def _cells(builder: Any, shape: tuple[int, int, int], args: Any) -> Any:
             if most > 1:
                 inside = builder.and_(inside, builder.icmp_signed("<", ir.Constant(I64, i), count))
         yield k, address, inside
-
-
-def transform(matrix: Sequence[Sequence[Any]]) -> Any:
-    """The linear map y = matrix x on vectors: transform(x, x_step, y, y_step), addresses and steps in bytes.
-
-    Interpolation at points that come in pairs +p, -p makes the two rows of a pair differ in the signs of every other
-    coefficient only (or, in a transposed matrix, two columns): what they share is computed once.
-    """
-    rows = [[float(v) for v in row] for row in matrix]
-    columns = len(rows[0])
-
-    def sum_of(builder: Any, terms: list[tuple[float, Any]]) -> Any:
-        total = None
-        for factor, value in sorted(((f, v) for f, v in terms if f), key=lambda t: abs(t[0]) != 1):
-            if total is None:
-                total = value if factor == 1 else builder.fmul(value, _constant(factor))
-            elif abs(factor) == 1:
-                total = builder.fadd(total, value) if factor == 1 else builder.fsub(total, value)
-            else:
-                total = emit_fma(builder, value, _constant(factor), total)
-        return total
-
-    def emit(builder: Any, x: list[Any]) -> list[Any]:
-        turned = list(zip(*rows, strict=True))
-        pairs = {i: j for i, j in itertools.combinations(range(columns), 2) if _mirrored(turned, i, j)}
-        if pairs:  # output side: columns i and j enter every row as their sum or their difference
-            y = []
-            sums = {i: (builder.fadd(x[i], x[j]), builder.fsub(x[i], x[j])) for i, j in pairs.items()}
-            paired = {*pairs, *pairs.values()}
-            for row in rows:
-                terms = [(f, v) for k, (f, v) in enumerate(zip(row, x, strict=True)) if k not in paired]
-                terms += [(row[i], sums[i][row[i] != row[j]]) for i, j in pairs.items()]
-                y.append(sum_of(builder, terms))
-            return y
-        done: dict[int, Any] = {}
-        for i, j in itertools.combinations(range(len(rows)), 2):
-            if _mirrored(rows, i, j):
-                same = sum_of(builder, [(a, v) for a, b, v in zip(rows[i], rows[j], x, strict=True) if a == b])
-                turned = sum_of(builder, [(a, v) for a, b, v in zip(rows[i], rows[j], x, strict=True) if a != b])
-                done[i], done[j] = builder.fadd(same, turned), builder.fsub(same, turned)
-        return [done.get(i) or sum_of(builder, list(zip(row, x, strict=True))) for i, row in enumerate(rows)]
-
-    @intrinsic
-    def linear(typingctx: Any, x: Any, x_step: Any, y: Any, y_step: Any) -> Any:
-        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            x, x_step, y, y_step = args
-            values = [emit_load(builder, _stepped(builder, x, x_step, i), LLVM_VEC, 4) for i in range(columns)]
-            for i, value in enumerate(emit(builder, values)):
-                builder.store(value, emit_pointer(builder, _stepped(builder, y, y_step, i), LLVM_VEC)).align = 4
-            return context.get_dummy_value()
-
-        return types.void(*[types.intp] * 4), codegen
-
-    return linear
-
-
-def _constant(value: float) -> Any:
-    return ir.Constant(LLVM_VEC, [value] * WIDTH)
-
-
-def _stepped(builder: Any, address: Any, step: Any, count: int) -> Any:
-    return builder.add(address, builder.mul(step, ir.Constant(I64, count)))
-
-
-def _mirrored(rows: Sequence[Sequence[float]], i: int, j: int) -> bool:
-    """Whether two rows share some coefficients and differ from each other in nothing but the signs of the others."""
-    pairs = list(zip(rows[i], rows[j], strict=True))
-    return (
-        all(abs(a) == abs(b) for a, b in pairs) and any(a != b for a, b in pairs) and any(a == b != 0 for a, b in pairs)
-    )

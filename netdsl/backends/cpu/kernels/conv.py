@@ -13,13 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from netdsl.backends.cpu.kernels.functions import FUNCTIONS
-from netdsl.backends.cpu.simd import VECTOR_BYTES, broadcast, i64, leaf, load, splat, store
+from netdsl.backends.cpu.simd import VECTOR_BYTES, broadcast, i64, leaf, load, store
 from netdsl.backends.cpu.tile import Tile
-
-INFINITY = np.float32(np.inf)
 
 
 def _finish(tile: Tile, function: str | None) -> Any:
@@ -29,7 +25,9 @@ def _finish(tile: Tile, function: str | None) -> Any:
 
         @leaf
         def finish(acc, y, y_row, y_pixel, y_plane, lines, rows, cols, low, high, a, last):  # type: ignore[no-untyped-def]
-            put(clamp(acc, low, high), y, y_row, y_pixel, y_plane, lines, rows, cols)
+            if last:
+                acc = clamp(acc, low, high)
+            put(acc, y, y_row, y_pixel, y_plane, lines, rows, cols)
 
         return finish
     apply = FUNCTIONS[function]
@@ -55,11 +53,11 @@ def make_conv(
     Weights are `stored` as "float16" or "bfloat16" and widened as they are read, or as float32 (None).
 
     The taps are taken `span` at a time over all pixels of a band, sums waiting in y meanwhile, so that weights stay in
-    the first-level cache from one pass to the next. What is needed next is asked for early: `ahead` bytes before its
-    use, or, with `ahead` 0, the next span's weights in the course of all passes.
+    the first-level cache from one pass to the next. What is needed next is asked for early: the next tile's inputs;
+    weights `ahead` bytes before their use, or, with `ahead` 0, the next span's in the course of all passes.
     """
     tile = Tile(rows, cols, pixel, lines, stored)
-    start, outer, ask, add_from = tile.start, tile.outer, tile.ask, tile.add_from
+    start, outer, ask, ask_for, add_from = tile.start, tile.outer, tile.ask, tile.ask_for(), tile.add_from
     finish = _finish(tile, function)
     step, biases = tile.weight_bytes, cols * VECTOR_BYTES
 
@@ -77,14 +75,12 @@ def make_conv(
             first_stripe, last_stripe = stripes * band // bands, stripes * (band + 1) // bands
             passes = max(1, (last_stripe - first_stripe) * ((width + rows - 1) // rows))
             pace = step if ahead != 0 else (step + passes - 1) // passes
-            for g in range(groups * chunk // chunks, groups * (chunk + 1) // chunks):
+            first_group = groups * chunk // chunks
+            for g in range(first_group, groups * (chunk + 1) // chunks):
                 valid = min(cols, blocks - g * cols)
                 for t0 in range(0, max(1, n_taps), span):
                     t1 = min(n_taps, t0 + span)
                     last = t1 == n_taps
-                    low, high = splat(-INFINITY), splat(INFINITY)
-                    if last:
-                        low, high = lowest, highest
                     begin = bias + g * biases if t0 == 0 else zeros
                     # what is added before the products: the residual, or the sums so far
                     before, b_image, b_plane, b_row, b_pixel = r, r_image, r_plane, r_row, r_pixel
@@ -111,6 +107,8 @@ def make_conv(
                                 soon = ws + ahead
                             for t in range(t0, t1):
                                 xt = origin + i64(taps, t)
+                                if g == first_group:  # later ones find the inputs near
+                                    ask_for(xt + 4 * rows * pixel, x_row)
                                 for _ in range(run):
                                     ask(soon)
                                     soon += pace
@@ -118,7 +116,7 @@ def make_conv(
                                     xt += 4
                                     wt += step
                             yt = yg + q * y_pixel
-                            finish(acc, yt, y_row, y_pixel, y_plane, tall, wide, valid, low, high, a, last)
+                            finish(acc, yt, y_row, y_pixel, y_plane, tall, wide, valid, lowest, highest, a, last)
 
     return conv
 

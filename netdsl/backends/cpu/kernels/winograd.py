@@ -25,7 +25,10 @@ from netdsl.backends.cpu.simd import (
     prefetch,
     store,
 )  # fmt: skip
-from netdsl.backends.cpu.tile import Tile, transform
+from netdsl.backends.cpu.tile import Tile
+from netdsl.backends.cpu.transforms import transform
+
+AHEAD = 3  # measured: patches; outputs that are asked for so early do not hold up what is written
 
 
 def _limited(function: str | None) -> Any:
@@ -59,6 +62,7 @@ def make_winograd(m: int, size: int, rows: int, cols: int, function: str | None)
     input_1d, output_1d = transform(INPUT[side]), transform(output(m, size))
     step = cols * VECTOR_BYTES
     lanes = VECTOR_BYTES // 4
+    ask_for = Tile(m, 1, lanes, m).ask_for(write=True)
 
     @leaf
     def transform_in(x, x_row, v, v_cell, work):  # type: ignore[no-untyped-def]
@@ -146,6 +150,9 @@ def make_winograd(m: int, size: int, rows: int, cols: int, function: str | None)
                         p, q = (place // across) * m, (place % across) * m
                         yt = y + image * y_image + k * y_plane + p * y_row + q * VECTOR_BYTES
                         rt = r + image * r_image + k * r_plane + p * r_row + q * VECTOR_BYTES if r != 0 else 0
+                        image, place = (first + t + AHEAD) // (down * across), (first + t + AHEAD) % (down * across)
+                        corner = (place // across) * m * y_row + (place % across) * m * VECTOR_BYTES
+                        ask_for(y + image * y_image + k * y_plane + corner, y_row)
                         transform_out(
                             o + (k - g0 * cols) * v_block + t * VECTOR_BYTES, o_cell, yt, y_row, rt, r_row, lift,
                             height - p, width - q, low, high, a, work,
