@@ -1,6 +1,7 @@
 """Batch normalisation and per-channel scaling fold into the linear layer before them.
 
-With s = gamma / sqrt(var + eps):  bn(W x + b) = (s W) x + (s (b - mean) + beta), computed in float64 at bind time.
+With s = gamma / sqrt(var + eps):  bn(W x + b) = (s W) x + (s (b - mean) + beta), at bind time; s and the
+bias are computed in float64.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def _or_zero(bias: Array | None, like: Array) -> Array:
 
 
 def _scaled(axis: int, groups: int, weight: Array, scale: Array) -> Array:
-    """Scales are rounded to what the weights are, so that no copy takes twice their memory or ever is in float64."""
+    """The scales are rounded to the weights' type first: products in float64 take four times as long."""
     if axis == 0:
         return _times(weight, scale.reshape(-1, *[1] * (weight.ndim - 1)))
     inputs, outputs = weight.shape[:2]  # transposed: [C, K / groups, R, S], groups stacked along C
