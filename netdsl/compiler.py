@@ -21,7 +21,6 @@ from netdsl.graph.ir import Graph
 from netdsl.model import Model, Progress, checked_precision, choose_device, told
 from netdsl.passes import rewrite
 from netdsl.tensor import Shape
-from netdsl.text.parse import parse
 
 if TYPE_CHECKING:
     from netdsl.backends.cpu.tune import Tuning
@@ -106,6 +105,8 @@ def stop_after(
     if stage not in STAGES:
         raise InputError(f"no stage {stage!r}", code="unknown-stage", hint=f"there are {', '.join(STAGES)}")
     if stage == "parse":
+        from netdsl.text.parse import parse  # loads Lark
+
         return parse(library.origin(source).source)
     graph = build(source, params=params, input_shapes=inputs)
     if stage == "build":

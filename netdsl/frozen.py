@@ -25,13 +25,9 @@ def frozen(cls: type[C]) -> type[C]:
 class _Shared:
     def __init__(self: Any, /, *values: Any, **named: Any) -> None:
         names = self.__match_args__
-        state = dict(zip(names, values, strict=False))
-        if len(values) > len(names) or not named.keys() <= set(names) - state.keys():
-            raise TypeError(f"{type(self).__name__} takes {', '.join(names)}, each once")
-        state |= named
-        if len(state) < len(names):
-            state = {name: state[name] if name in state else _default(self, name) for name in names}
-        self.__dict__.update(state)
+        if named or len(values) != len(names):
+            values = _completed(self, values, named)
+        self.__dict__.update(zip(names, values, strict=True))
         if hasattr(self, "__post_init__"):
             self.__post_init__()
 
@@ -49,6 +45,16 @@ class _Shared:
 
     def __delattr__(self: Any, name: str) -> None:
         raise FrozenInstanceError(f"cannot delete field {name!r}")
+
+
+def _completed(self: Any, values: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
+    """The values of all fields in their order."""
+    names = self.__match_args__
+    given = dict(zip(names, values, strict=False))
+    if len(values) > len(names) or not named.keys() <= set(names) - given.keys():
+        raise TypeError(f"{type(self).__name__} takes {', '.join(names)}, each once")
+    given |= named
+    return tuple([given[name] if name in given else _default(self, name) for name in names])
 
 
 def _default(self: Any, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What is kept between processes in the user's cache folder: compiled kernels, the parser's tables, downloads.
+"""What is kept between processes in the user's cache folder: compiled kernels, parser tables, trees, downloads.
 
 A kept file carries the SHA-256 of its content and appears whole or not at all, so one that is damaged, half-written or
 not readable counts as absent.

@@ -88,7 +88,7 @@ def lower(
     if device == "reference":
         return Interpreted(graph, weights.tensors)
     if device == "cuda":
-        from netdsl.backends import cuda
+        from netdsl.backends.cuda import program as cuda
 
         return cuda.lower(graph, weights.tensors, progress=told(progress), precision=precision)
     from netdsl.backends import cpu
@@ -324,8 +324,8 @@ class Model:
         inputs, program = self._to_time(arrays, named, rounds)
         if self.device != "cuda":
             return None
-        from netdsl.backends import cuda
         from netdsl.backends.cuda import profile as gpu
+        from netdsl.backends.cuda import program as cuda
 
         assert isinstance(program, cuda.Program)
         return gpu.phases(program, [np.asarray(x) for x in inputs], rounds)
@@ -360,8 +360,8 @@ def _profile(program: Program, inputs: list[Any], rounds: int) -> Profile:
         from netdsl.backends.cpu.profile import profile
 
         return profile(program, inputs, rounds)
-    from netdsl.backends import cuda
     from netdsl.backends.cuda import profile as gpu
+    from netdsl.backends.cuda import program as cuda
 
     assert isinstance(program, cuda.Program)
     return gpu.profile(program, [np.asarray(x) for x in inputs], rounds)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
 
 from netdsl.arrays import as_float32
 from netdsl.errors import InputError, WeightsError, nearest
+from netdsl.graph import library
 from netdsl.graph.ir import InputSpec
 from netdsl.images import load_image
 from netdsl.ops.base import Array
@@ -67,5 +67,4 @@ def sample_input(spec: InputSpec, seed: int = 0) -> tuple[Array, str]:
         return noise, f"random noise (seed {seed})"
     digit = shape[0] == 1 and max(shape[1:]) <= _DIGIT_SIDE and not any(spec.free)
     name = "digit.png" if digit else "photo.jpg"
-    with as_file(files("netdsl.networks") / "samples" / name) as path:
-        return load_image(path, spec), f"{name} (a sample that ships)"
+    return load_image(library.folder() / "samples" / name, spec), f"{name} (a sample that ships)"

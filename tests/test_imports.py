@@ -147,6 +147,11 @@ def test_building_a_graph_never_loads_numba() -> None:
     assert not loaded_by("import netdsl\nnetdsl.build('lenet5').macs") & {"numba", "llvmlite"}
 
 
+def test_asking_for_a_gpu_imports_nothing_that_runs_on_one() -> None:
+    code = "import sys, netdsl.model\nif netdsl.model.choose_device('auto') == 'cpu':\n"
+    loaded_by(code + "    assert not any(name in sys.modules for name in ('netdsl.backends.cuda.program', 'email'))")
+
+
 def test_every_public_name_is_there() -> None:
     for name in netdsl.__all__:
         assert getattr(netdsl, name) is not None

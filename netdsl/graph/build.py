@@ -20,7 +20,7 @@ from netdsl.graph.verify import verify
 from netdsl.ops.base import Input, Word
 from netdsl.tensor import Shape
 from netdsl.text import tree
-from netdsl.text.transform import MAX_INTEGER
+from netdsl.text.tree import MAX_INTEGER
 
 
 def build(

@@ -49,11 +49,14 @@ class Derived:
 
     Parts come as they are stored, mostly float32; the function computes in float64, and rounds what is as large as the
     weights to their type.
+
+    rowwise  whether any rows (along the first axis) are the function of these rows of all stored tensors it comes from
     """
 
     function: Callable[..., Array]
     parts: tuple[Weight | None, ...]
     shape: Shape
+    rowwise: bool = False
 
     def evaluate(self, read: Read) -> Array:
         """Parts first, and without recursion: rewrites of a long chain of layers nest as deep as it is long."""
@@ -73,6 +76,11 @@ class Derived:
 
 
 Weight = Stored | Constant | Derived
+
+
+def is_rowwise(*weights: Weight | None) -> bool:
+    """Whether any rows of weights follow from the same rows of what is stored."""
+    return all(w is None or isinstance(w, Stored) or (isinstance(w, Derived) and w.rowwise) for w in weights)
 
 
 @frozen

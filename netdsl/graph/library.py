@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-import importlib.resources
 import stat
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path, PurePosixPath
 
 from netdsl.errors import Diagnostic, InputError, Source, SourceError, Span, nearest
@@ -13,7 +13,8 @@ from netdsl.frozen import frozen
 from netdsl.graph.faults import Fault, Faults, did_you_mean
 from netdsl.graph.values import check_name
 from netdsl.text import tree
-from netdsl.text.parse import MAX_BYTES, parse_tolerant
+from netdsl.text.known import syntax_tree
+from netdsl.text.tree import MAX_BYTES
 
 MAX_PATH = 1000  # chosen: characters of a path in a text
 MAX_FILES = 64  # chosen: of one network
@@ -23,7 +24,7 @@ MAX_TOTAL = MAX_BYTES  # chosen: characters of one network's files together, bef
 @functools.cache
 def folder() -> Path:
     """The folder of the networks that ship."""
-    return Path(str(importlib.resources.files("netdsl.networks")))
+    return Path(import_module("netdsl.networks").__path__[0])  # importlib.resources would load a dozen modules
 
 
 def names() -> list[str]:
@@ -199,7 +200,7 @@ class Loader:
 
     def load(self, at: Origin) -> Module:
         """The module of a text; faults in it and in what it uses are noted."""
-        file, syntax = parse_tolerant(at.source)
+        file, syntax = syntax_tree(at.source)
         self.faults.add_all(syntax)
         module = Module(file, at.source, at.folder)
         self.total += len(at.source.text)

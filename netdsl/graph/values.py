@@ -15,7 +15,7 @@ from netdsl.graph.faults import Fault, Hint, Poisoned, did_you_mean
 from netdsl.ops.base import Word
 from netdsl.tensor import TensorType
 from netdsl.text import tree
-from netdsl.text.transform import MAX_INTEGER
+from netdsl.text.tree import MAX_INTEGER
 
 CONSTANTS = {"yes": True, "true": True, "no": False, "false": False}
 

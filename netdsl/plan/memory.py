@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence, Set
-from dataclasses import dataclass
 from types import MappingProxyType
+
+from netdsl.frozen import frozen
 
 ALIGNMENT = 64  # bytes; a cache line, and the widest vector
 
 
-@dataclass(frozen=True)
+@frozen
 class Buffer:
     """Bytes that must keep their content from step `first` to step `last`, both included."""
 

@@ -8,7 +8,6 @@ next line.
 from __future__ import annotations
 
 import functools
-import importlib.resources
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -17,12 +16,12 @@ from lark import Lark, Token, Tree, UnexpectedInput, UnexpectedToken
 
 from netdsl.errors import Diagnostic, Source, SourceError, Span
 from netdsl.text import explain
+from netdsl.text.known import grammar
 from netdsl.text.tables import parser
 from netdsl.text.transform import ToTree
-from netdsl.text.tree import Expression, File, Literal
+from netdsl.text.tree import MAX_BYTES, Expression, File, Literal
 
 VERSION = 1
-MAX_BYTES = 256 * 1024  # chosen: a hundred times the longest network that ships
 MAX_WORDS = 60_000  # chosen: words, numbers and signs; a second of parsing
 MAX_NESTING = 64  # chosen: deeper texts are not for people, and this keeps recursion far from Python's limit
 MAX_RECOVERIES = 500  # chosen: after so many broken lines, reading on is a waste of time
@@ -53,7 +52,7 @@ def parse_tolerant(source: Source) -> tuple[File, list[Diagnostic]]:
 @functools.cache
 def lark() -> Lark:
     """The parser of .net files, made on first use."""
-    return parser((importlib.resources.files("netdsl.grammars") / "netdsl.lark").read_text("utf-8"))
+    return parser(grammar())
 
 
 def _within_limits(source: Source, faults: list[Diagnostic]) -> bool:

@@ -11,9 +11,8 @@ from lark import Token, Transformer_NonRecursive
 
 from netdsl.errors import Diagnostic, Source, Span
 from netdsl.text import tree
-from netdsl.text.tree import Expression
+from netdsl.text.tree import MAX_INTEGER, Expression
 
-MAX_INTEGER = 2**63 - 1  # chosen: what NumPy's integers hold
 DIGITS = 19  # of MAX_INTEGER
 Parts = list[Any]
 

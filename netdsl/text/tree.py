@@ -5,6 +5,9 @@ from __future__ import annotations
 from netdsl.errors import Span
 from netdsl.frozen import frozen
 
+MAX_BYTES = 256 * 1024  # chosen: of a text, a hundred times the longest network that ships
+MAX_INTEGER = 2**63 - 1  # chosen: what NumPy's integers hold
+
 # ---- expressions
 
 

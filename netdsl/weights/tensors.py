@@ -11,13 +11,13 @@ import mmap
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from netdsl.errors import WeightsError
+from netdsl.frozen import frozen
 from netdsl.ops.base import Array
 from netdsl.tensor import MAX_ELEMENTS, Shape
 
@@ -52,7 +52,7 @@ def as_float32(array: Array, dtype: str) -> Array:
         return np.require(array, np.float32, ["C", "A"])
 
 
-@dataclass(frozen=True)
+@frozen
 class Entry:
     """One tensor of a file: what it claims to be (already checked), and how to get at it."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Netdsl
-from netdsl.backends.cpu.planner import WeightBank
+from netdsl.backends.cpu.bank import WeightBank
 from netdsl.backends.cpu.program import Workspace, make_plan
 from netdsl.compiler import compile
 from netdsl.graph.build import build

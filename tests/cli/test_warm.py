@@ -101,7 +101,7 @@ def test_the_kernels_known_ahead_are_those_of_the_bound_program(name: str, image
     from netdsl.weights import random_weights
 
     graph = build(name)
-    bank = cpu.program.WeightBank(random_weights(graph))
+    bank = cpu.bank.WeightBank(random_weights(graph))
     steps = cpu.program.make_plan(cpu.program.rewrite(graph), bank, images, 2).steps
     known = ahead.plan_ahead(graph, images, 2)
     assert [s.kernel for s in steps] == [s.kernel for s in known.steps]

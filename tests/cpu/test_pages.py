@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from netdsl.backends.cpu.bank import WeightBank
 from netdsl.backends.cpu.pages import release
-from netdsl.backends.cpu.planner import WeightBank
 from netdsl.graph.build import build
 from netdsl.weights import load, match
 
@@ -74,3 +74,18 @@ def test_a_bank_releases_what_it_packed(tmp_path: Path) -> None:
     bank = WeightBank(match(graph, load(place)))
     packed = bank.pack(("key",), lambda: 2 * bank.required(graph.nodes[1], "weight"))
     assert (packed.values == 2).all() and resident(place) < 64 * 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux says which pages are resident")
+def test_rows_are_let_go_when_the_next_are_taken(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    graph = build("netdsl 1\nnet sample {\n  input x 8192\n  dense 1024\n}\n")
+    place, values = tmp_path / "weights.safetensors", np.arange(1 << 23, dtype=np.float32).reshape(1024, 8192)
+    save_file({"0.weight": values, "0.bias": np.ones(1024, np.float32)}, place)
+    bank = WeightBank(match(graph, load(place)))
+    rows, most = bank.rows(graph.nodes[1], "weight"), 0
+    for first in range(0, 1024, 64):
+        assert np.array_equal(rows[first : first + 64], values[first : first + 64])
+        most = max(most, resident(place))
+    assert most < values.nbytes // 2

@@ -25,7 +25,7 @@ def _enter() -> None:
 
 
 def _run(graph: Graph, weights: Mapping[str, Any], calls: Sequence[Arrays], precision: str) -> list[list[Any]]:
-    from netdsl.backends import cuda
+    from netdsl.backends.cuda import program as cuda
 
     program = cuda.lower(graph, weights, precision=precision)
     return [program(list(inputs)) for inputs in calls]

@@ -48,7 +48,7 @@ def case() -> tuple[Any, np.ndarray, np.ndarray]:
 def _program(text: str = TEXT) -> tuple[Any, Any]:
     import virtual_driver
 
-    from netdsl.backends import cuda
+    from netdsl.backends.cuda import program as cuda
 
     fake = virtual_driver.install()
     graph = build(text)
@@ -212,7 +212,7 @@ def test_memory_is_given_back_and_its_lack_is_said(virtual: Simulator) -> None:
 def _old_card(precision: str) -> str:
     import virtual_driver
 
-    from netdsl.backends import cuda
+    from netdsl.backends.cuda import program as cuda
     from netdsl.errors import DeviceError
 
     virtual_driver.install(capability=(7, 5))

@@ -12,7 +12,8 @@ import pytest
 
 import netdsl
 from golden_tensors import golden_input, golden_tensor
-from netdsl.backends import cuda, reference
+from netdsl.backends import reference
+from netdsl.backends.cuda import program as cuda
 from netdsl.errors import InputError
 from netdsl.graph.build import build
 from netdsl.weights import random_weights

@@ -84,7 +84,7 @@ def test_nan_goes_where_the_definition_says_and_nowhere_after(simulate: Simulato
 
 
 def _in_turns(graph: Graph, weights: dict[str, np.ndarray], x: np.ndarray) -> list[np.ndarray]:
-    from netdsl.backends import cuda
+    from netdsl.backends.cuda import program as cuda
 
     program = cuda.lower(graph, weights)
     whole = program([x])[0]

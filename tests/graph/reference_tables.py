@@ -10,7 +10,7 @@ from netdsl.graph.values import show
 from netdsl.ops import LAYERS
 from netdsl.ops.base import Layer, Option
 from netdsl.tensor import MAX_ELEMENTS
-from netdsl.text import parse
+from netdsl.text import parse, tree
 
 
 def _default(value: Any) -> str:
@@ -63,7 +63,7 @@ def inputs() -> str:
 
 def limits() -> str:
     rows = [
-        ("characters of a text", parse.MAX_BYTES),
+        ("characters of a text", tree.MAX_BYTES),
         ("words and signs of a text", parse.MAX_WORDS),
         ("files of a network", library.MAX_FILES),
         ("brackets inside each other; block calls and braces inside each other", parse.MAX_NESTING),

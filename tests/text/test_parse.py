@@ -6,7 +6,8 @@ import pytest
 
 from netdsl.errors import Source, SourceError
 from netdsl.text import tree
-from netdsl.text.parse import MAX_BYTES, MAX_NESTING, MAX_WORDS, parse, parse_tolerant
+from netdsl.text.parse import MAX_NESTING, MAX_WORDS, parse, parse_tolerant
+from netdsl.text.tree import MAX_BYTES
 
 
 def read(body: str) -> tree.Body:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from netdsl import kept
 from netdsl.backends.cpu import jit
-from netdsl.backends.cpu.planner import WeightBank
+from netdsl.backends.cpu.bank import WeightBank
 from netdsl.backends.cpu.precision import check_precision
 from netdsl.backends.cpu.program import Plan, executors, images_at_once, make_plan, make_plans
 from netdsl.backends.cpu.threads import available_threads

@@ -16,7 +16,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any
 from netdsl import kept
 from netdsl.backends.cpu.objects import place
 from netdsl.backends.cpu.target import WIDTH, host, version
+from netdsl.frozen import frozen
 
 Progress = Callable[[str, int, int], None]  # (kernel, how many are done, of how many)
 
@@ -57,7 +57,7 @@ def _path(name: str) -> Path:
     return kept.folder("kernels") / f"{name}-{environment()}.o"
 
 
-@dataclass(frozen=True)
+@frozen
 class Compiled:
     """A kernel as kept: the symbol to look up, its parameters' names in the order of the argument block, its code."""
 
@@ -66,7 +66,7 @@ class Compiled:
     code: bytes
 
 
-@dataclass(frozen=True)
+@frozen
 class Kernel:
     """A kernel by name: the function `make_<factory>` of module `kernels/<module>.py`, with its constants."""
 

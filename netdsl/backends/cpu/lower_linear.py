@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from netdsl.backends.cpu.bank import Rows
 from netdsl.backends.cpu.epilogue import Epilogue, bias_of, epilogue
 from netdsl.backends.cpu.jit import Kernel
 from netdsl.backends.cpu.lower_planes import emit_conv_planes
@@ -37,7 +38,7 @@ class LazyWeight:
     """A weight [K, C / groups, R, S] whose values are computed only if they are not packed yet."""
 
     shape: tuple[int, ...]
-    values: Callable[[], F32]
+    values: Callable[[], F32 | Rows]
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def lower_conv(plan: Planner, index: int) -> None:
     if index in plan.winograd:
         emit_winograd(plan, node, plan.winograd[index], x, y, end, work, SPAN_BYTES)
         return
-    weight = LazyWeight(node.weights["weight"].shape, lambda: plan.bank.required(node, "weight"))
+    weight = LazyWeight(node.weights["weight"].shape, lambda: plan.bank.rows(node, "weight"))
     _emit_conv(plan, node, weight, op.groups, op.stride, x, y, taps, end, work, "")
 
 
@@ -148,14 +149,14 @@ def _emit_conv(
         rows = {"x": width * x.pixel, "y": width * y.pixel, "r": width * end.residual.pixel if end.residual else 0}
     packed = pack_conv(weight, groups, x, tile.cols, taps)
     key = (node.path, part, tile.cols, packed.lanes)
-    data = plan.bank.pack(key, packed.values)
+    data = plan.bank.pack(key, lambda: packed.values(plan.bank.empty))
     bias = plan.bank.pack((node.path, "bias", tile.cols), lambda: bias_of(plan, node, y.channels, tile.cols))
     tile_groups = math.ceil(y.blocks / tile.cols)
     share = share_for(
         plan.images * math.ceil(height / tile.lines),
         tile_groups,
         plan.images * x.image,
-        data.values.nbytes,
+        packed.nbytes,
         min(plan.threads, 64),
     )
     _emit_tiles(plan, node, tile, x, y, end, work, stride[1] * x.block, packed, data, bias, share, rows,
@@ -218,19 +219,31 @@ class PackedConv:
         """Of one weight."""
         return 4 if self.stored is None else 2
 
-    def values(self) -> F32:
-        k, per_group, height, width = self.weight.shape
-        tiles, weight = len(self.first), self.weight.values()
-        full = (tiles * self.outputs, self.depth * self.lanes, height, width)
-        dense = weight if weight.shape == full and self.groups == 1 else np.zeros(full, np.float32)
-        if self.groups == 1 and dense is not weight:
-            dense[:k, :per_group] = weight
-        elif self.groups > 1:
-            for i in range(k):
-                at = (i // (k // self.groups)) * per_group - self.first[i // self.outputs] * self.lanes
-                dense[i, at : at + per_group] = weight[i]
-        shape = (tiles, self.outputs, self.depth, self.lanes, height, width)
-        return dense.reshape(shape).transpose(0, 2, 4, 5, 3, 1)
+    @property
+    def nbytes(self) -> int:
+        """Of all weights, packed."""
+        return len(self.group_offsets) * len(self.offsets) * self.run * self.outputs * self.weight_bytes
+
+    def values(self, empty: Callable[[int], F32]) -> F32:
+        """The weights, a tile of outputs at a time, so that little memory is used twice. empty: room for floats."""
+        k, _, height, width = self.weight.shape
+        weight, depth = self.weight.values(), self.depth * self.lanes
+        size = len(self.first) * depth * height * width * self.outputs
+        packed = empty(size).reshape(len(self.first), self.depth, height, width, self.lanes, self.outputs)
+        for t, place in enumerate(packed):
+            rows = weight[t * self.outputs : (t + 1) * self.outputs]
+            if rows.shape[:2] != (self.outputs, depth):
+                rows = self._dense(rows, t, k // self.groups)
+            place[:] = rows.reshape(self.outputs, *place.shape[:1], self.lanes, height, width).transpose(1, 3, 4, 2, 0)
+        return packed
+
+    def _dense(self, rows: F32, tile: int, per_group: int) -> F32:
+        """The rows of a tile over all inputs that it reads, zeros where a row reads none. per_group  outputs of one."""
+        out = np.zeros((self.outputs, self.depth * self.lanes, *rows.shape[2:]), np.float32)
+        for i, row in enumerate(rows, tile * self.outputs):
+            at = i // per_group * len(row) - self.first[tile] * self.lanes
+            out[i - tile * self.outputs, at : at + len(row)] = row
+        return out
 
 
 def pack_conv(weight: LazyWeight, groups: int, x: View, cols: int, taps: Taps) -> PackedConv:
@@ -334,7 +347,7 @@ def _pack_dense(plan: Planner, node: Node, x: View, cols: int, flat_map: Any, st
 
     Where weights are `stored` in 16 bits, the result is float32 in name; its bits are what counts.
     """
-    weight = plan.bank.required(node, "weight")
+    weight = plan.bank.rows(node, "weight")
     k, outputs = len(weight), cols * WIDTH
     shape = math.ceil(k / outputs), x.blocks * WIDTH, outputs
     room = plan.bank.empty(math.prod(shape) // (1 if stored is None else 2))  # where it stays: the largest, held once

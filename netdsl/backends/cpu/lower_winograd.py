@@ -36,7 +36,7 @@ def emit_winograd(
     tile, patches = tile_for(cut.patches, y.blocks), cut.patches
     data = plan.bank.pack(
         (node.path, "winograd", m, tile.cols),
-        lambda: pack_winograd(plan.bank.required(node, "weight"), phases, m, depth, tile.cols, plan.bank.empty),
+        lambda: pack_winograd(plan.bank.rows(node, "weight"), phases, m, depth, tile.cols, plan.bank.empty),
     )
     cells, vector, r = side**2, 4 * WIDTH, end.residual
     room = _whole_lines(vector * (2 * cells + cells * (depth.blocks + tile.cols * cut.together) * patches + 32))

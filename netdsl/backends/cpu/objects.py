@@ -17,8 +17,9 @@ import struct
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
+
+from netdsl.frozen import frozen
 
 _X86_64_RELOCATABLE = struct.pack("<4sBBB9xHHI", b"\x7fELF", 2, 1, 1, 1, 62, 1)  # the first 24 bytes of the file
 _SECTION = struct.Struct("<IIQQQQIIQQ")
@@ -34,7 +35,7 @@ class _Declined(Exception):
     """An object asks for what is not done here."""
 
 
-@dataclass(frozen=True)
+@frozen
 class _Section:
     kind: int
     flags: int

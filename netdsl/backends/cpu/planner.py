@@ -2,82 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from netdsl.backends.cpu.bank import WeightBank
 from netdsl.backends.cpu.demands import halos, may_lie, planar_maps, winograd_sizes
 from netdsl.backends.cpu.jit import Kernel
-from netdsl.backends.cpu.pages import release
 from netdsl.backends.cpu.precision import stored_layers
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.tuned import choices
 from netdsl.backends.cpu.turns import images_together
-from netdsl.backends.cpu.views import NO_HALO, Address, Argument, Data, Step, View, aligned, layout
+from netdsl.backends.cpu.views import NO_HALO, Address, Argument, Step, View, layout
 from netdsl.graph.ir import Graph, Node
 from netdsl.plan.residence import homes, spent_residuals
 from netdsl.tensor import TensorType
 
-F32 = NDArray[np.float32]
-
 LASTING_BYTES = 1 << 20  # chosen: of a map whose halo is not cleared again
-SLAB_FLOATS = 4 << 20  # chosen: 16 MiB at a time
-
-
-@dataclass
-class WeightBank:
-    """Stored tensors, and what was packed from them once for all batch sizes; in what precision, see precision.py."""
-
-    stored: Mapping[str, NDArray[Any]]
-    precision: str = "float32"
-    packed: dict[tuple[Any, ...], Data] = field(default_factory=dict)
-    _read: list[NDArray[Any]] = field(default_factory=list)
-    _slabs: list[F32] = field(default_factory=list)
-    _used: int = 0  # floats of the last slab
-
-    def value(self, node: Node, role: str) -> F32 | None:
-        """A node's weight as float32, or None when it has none of that role."""
-        return self.required(node, role) if node.weights.get(role) else None
-
-    def required(self, node: Node, role: str) -> F32:
-        """A node's weight as float32, which it must have."""
-        return np.asarray(node.weights[role].evaluate(self.read), np.float32)
-
-    def read(self, name: str) -> NDArray[Any]:
-        """A stored tensor. Pages of a mapped file that it reads stay in memory until something is packed from them."""
-        self._read.append(self.stored[name])
-        return self._read[-1]
-
-    def pack(self, key: tuple[Any, ...], make: Callable[[], F32]) -> Data:
-        """The packed form under `key`, made on first use, on a cache line."""
-        if key not in self.packed:
-            made = make()
-            if not self._holds(made):
-                place = self.empty(made.size).reshape(made.shape)
-                place[:] = made
-                made = place
-            self.packed[key] = Data(made)
-            while self._read:
-                release(self._read.pop())
-        return self.packed[key]
-
-    def empty(self, count: int) -> F32:
-        """Room for so many floats on a cache line: side by side in slabs, so that large pages can hold them."""
-        whole = -(-count // 16) * 16
-        if not self._slabs or self._used + whole > self._slabs[-1].size:
-            self._slabs.append(aligned(max(whole, SLAB_FLOATS)))
-            self._used = 0
-        self._used += whole
-        return self._slabs[-1][self._used - whole :][:count]
-
-    def _holds(self, made: F32) -> bool:
-        starts = [s.ctypes.data for s in self._slabs]
-        inside = any(a <= made.ctypes.data < a + s.nbytes for a, s in zip(starts, self._slabs, strict=True))
-        return inside and made.flags.c_contiguous
 
 
 class Planner:

@@ -10,7 +10,6 @@ fit a cache.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from netdsl.backends.cpu.target import host
 from netdsl.backends.cpu.tiles import L2_BYTES
 from netdsl.errors import DeviceError, WeightsError
+from netdsl.frozen import frozen
 from netdsl.graph.ir import Graph, Node
 from netdsl.halves import BITS
 from netdsl.ops.dense import Dense
@@ -50,7 +50,7 @@ def _floats(node: Node) -> int:
     return math.prod(node.weights["weight"].shape)
 
 
-@dataclass(frozen=True)
+@frozen
 class Storage:
     """What a precision changed: `layers` whose weights are kept as `precision`, their bytes in it and in float32."""
 

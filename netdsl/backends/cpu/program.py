@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.backends.cpu import jit
+from netdsl.backends.cpu.bank import WeightBank
 from netdsl.backends.cpu.lower import plan_steps
-from netdsl.backends.cpu.planner import Planner, WeightBank
+from netdsl.backends.cpu.planner import Planner
 from netdsl.backends.cpu.precision import Storage, check_precision, storage
 from netdsl.backends.cpu.threads import available_threads, team
 from netdsl.backends.cpu.turns import buffers_in_use, in_turns, spanning
@@ -74,6 +75,7 @@ def make_plan(
     """
     planner = Planner(graph, bank, images, threads, exact, whole or images, winograd)
     plan_steps(planner)
+    bank.finish(threads)
     steps = tuple(planner.steps)
     spans = spanning(steps)
     held = {b: images if b in spans else step.images for step in steps for b in step.buffers()}

@@ -10,12 +10,12 @@ import hashlib
 import os
 import platform
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from netdsl import kept
+from netdsl.frozen import frozen
 
 CPUINFO = Path("/proc/cpuinfo")
 # The lines of it that tell processors apart, on x86 and on ARM; others change from one moment to the next.
@@ -25,7 +25,7 @@ KIND = frozenset((
 ))  # fmt: skip
 
 
-@dataclass(frozen=True)
+@frozen
 class Target:
     """name, features   as LLVM spells them
     width            float32 lanes of one vector register

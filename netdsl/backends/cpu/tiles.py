@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import cache
 
 from netdsl.backends.cpu.target import FMA_FROM_MEMORY, host
+from netdsl.frozen import frozen
 
 L2_BYTES = 512 * 1024  # chosen: half of the smallest second-level cache of current server cores
 
@@ -15,7 +15,7 @@ COMMON_ROWS = (14, 7, 6)  # chosen: so that networks share compiled kernels
 LATENCY = 10  # chosen: accumulators that keep two multiply-add units of latency 4 busy, and a little more
 
 
-@dataclass(frozen=True)
+@frozen
 class TileShape:
     """lines x rows output pixels x cols channel blocks."""
 
@@ -36,14 +36,26 @@ def tile_for(width: int, blocks: int, height: int = 1, folds: bool = FMA_FROM_ME
     if width == height == 1:  # one pixel: many blocks side by side hide the latency of the multiply-adds
         groups = math.ceil(blocks / 8)
         return TileShape(1, math.ceil(blocks / groups))
+    shapes = _shapes(min(width, MOST_ROWS + 1), min(blocks, 4), min(height, 4), folds)
+
+    def cost(index: int) -> float:
+        tile, step = shapes[index]
+        return math.ceil(width / tile.rows) * math.ceil(height / tile.lines) * math.ceil(blocks / tile.cols) * step
+
+    return shapes[min(range(len(shapes)), key=cost)][0]
+
+
+@cache
+def _shapes(width: int, blocks: int, height: int, folds: bool) -> list[tuple[TileShape, float]]:
+    """The tiles of a map that fit the registers, and what one step of each takes."""
     shapes = [
         TileShape(rows, cols, lines)
-        for cols in range(min(4, blocks), 0, -1)
+        for cols in range(blocks, 0, -1)
         for rows in range(min(MOST_ROWS, width), 0, -1)
-        for lines in (range(1, min(4, height) + 1) if rows == width else (1,))
+        for lines in (range(1, height + 1) if rows == width else (1,))
         if _fits(rows * lines, cols, folds)
     ]
-    return min(shapes, key=lambda t: _cost(t, width, blocks, height))
+    return [(tile, _step(tile)) for tile in shapes]
 
 
 def _fits(pixels: int, cols: int, folds: bool) -> bool:
@@ -51,16 +63,15 @@ def _fits(pixels: int, cols: int, folds: bool) -> bool:
     return pixels * cols + cols + 1 <= host().registers + folds
 
 
-def _cost(tile: TileShape, width: int, blocks: int, height: int) -> float:
-    """Multiply-adds' time for one step over the whole map, in register-wide multiply-adds."""
-    tiles = math.ceil(width / tile.rows) * math.ceil(height / tile.lines) * math.ceil(blocks / tile.cols)
+def _step(tile: TileShape) -> float:
+    """Multiply-adds' time for one step of a tile, in register-wide multiply-adds."""
     pixels = tile.rows * tile.lines
     loads = pixels + tile.cols + 1  # as many a cycle as multiply-adds; one is for the prefetch
     step = max(pixels * tile.cols, loads, LATENCY) + 0.1 * loads + 0.7  # measured: where work is equal wide tiles win
-    return tiles * step * (1.0 if tile.rows in COMMON_ROWS else 1.04)
+    return step * (1.0 if tile.rows in COMMON_ROWS else 1.04)
 
 
-@dataclass(frozen=True)
+@frozen
 class Share:
     """How a convolution is cut: `bands` ranges of output rows x `chunks` ranges of output blocks."""
 

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.backends.cpu import jit, tuned
+from netdsl.backends.cpu.bank import WeightBank
 from netdsl.backends.cpu.demands import reads_alone, winograd_sizes
-from netdsl.backends.cpu.planner import WeightBank
 from netdsl.backends.cpu.program import Workspace, executors, images_at_once, make_plan, places
 from netdsl.backends.cpu.threads import available_threads, team
 from netdsl.backends.cpu.winograd import phases_of, ways_to_run

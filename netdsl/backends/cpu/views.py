@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from netdsl.backends.cpu.jit import Kernel
 from netdsl.backends.cpu.target import WIDTH
+from netdsl.frozen import frozen
 from netdsl.tensor import TensorType
 
 Halo = tuple[int, int, int, int]  # zeros kept around a map: (top, left, bottom, right)
@@ -87,7 +88,7 @@ def layout(kind: TensorType, block: int = WIDTH, halo: Halo = NO_HALO) -> tuple[
     return View(0, top * row + left * pixel, channels, height, width, block, image, plane, row, halo), image
 
 
-@dataclass(frozen=True)
+@frozen
 class Address:
     """An argument that is a place in the arena, known once the arena is."""
 
@@ -98,7 +99,7 @@ class Address:
         return replace(self, offset=self.offset + offset)
 
 
-@dataclass(frozen=True)
+@frozen
 class Port:
     """An argument that is the address of the caller's array: input or output number `index` of the network."""
 

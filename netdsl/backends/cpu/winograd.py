@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from netdsl.backends.cpu.bank import Rows
 from netdsl.backends.cpu.kernels.matrices import weight as weight_matrix
 from netdsl.backends.cpu.phases import Phases, in_lanes
 from netdsl.backends.cpu.target import WIDTH
@@ -56,7 +57,9 @@ def depth_of(op: Conv, x: TensorType, m: int) -> Depth:
     return Depth(math.ceil(count * own / WIDTH), own, live)
 
 
-def pack_winograd(weight: F32, phases: Phases, m: int, depth: Depth, cols: int, empty: Callable[[int], F32]) -> F32:
+def pack_winograd(
+    weight: F32 | Rows, phases: Phases, m: int, depth: Depth, cols: int, empty: Callable[[int], F32]
+) -> F32:
     """[K, C, R, R] transformed in float64 to [tile of outputs][product][live lane][outputs of the tile].
 
     Zeros at the edges. empty gives room for so many floats.
@@ -64,9 +67,11 @@ def pack_winograd(weight: F32, phases: Phases, m: int, depth: Depth, cols: int, 
     outputs, starts = cols * WIDTH, depth.starts
     tiles = -(-len(weight) // outputs)
     packed = empty(tiles * starts[-1] * outputs).reshape(tiles, starts[-1], outputs)
-    for p, (a, b) in enumerate(phases.order):
-        filters = weight[:, :, a :: phases.stride, b :: phases.stride]
-        for place, values in zip(packed, _transformed(filters, phases.taps, m, depth.own, outputs), strict=True):
+    transforms = [_transform(weight.shape, phase, phases, m, depth.own, outputs) for phase in phases.order]
+    for t, place in enumerate(packed):
+        rows = weight[t * outputs : (t + 1) * outputs]
+        for p, transformed in enumerate(transforms):
+            values = transformed(rows)
             for cell, (first, last) in enumerate(depth.live):
                 if first <= p * depth.own < last:
                     at = starts[cell] + p * depth.own - first
@@ -74,23 +79,29 @@ def pack_winograd(weight: F32, phases: Phases, m: int, depth: Depth, cols: int, 
     return packed
 
 
-def _transformed(weight: F32, r: int, m: int, lanes: int, outputs: int) -> Iterator[F64]:
-    """G w G^T of filters with up to r x r taps, a tile of outputs at a time.
+def _transform(
+    shape: tuple[int, ...], phase: tuple[int, int], phases: Phases, m: int, lanes: int, outputs: int
+) -> Callable[[F32], F64]:
+    """What makes of up to `outputs` filters [k, C, R, R] the G w G^T of a phase.
 
-    Each is [channels / some][product][some channels x outputs].
+    They come as [channels / some][product][some channels x outputs].
     """
-    k, c, height, width = weight.shape
-    g = np.array(weight_matrix(m, r), np.float64)
+    down, across = (slice(first, None, phases.stride) for first in phase)
+    height, width = len(range(phases.kernel)[down]), len(range(phases.kernel)[across])
+    g = np.array(weight_matrix(m, phases.taps), np.float64)
     kron = np.kron(g[:, :height], g[:, :width])  # one product for both sides: vec(G w G^T) = (G x G) vec(w)
     small = (n for n in (16, 8, 4, 2) if lanes % n == 0 and kron.size * n * outputs <= SMALL_PRODUCT)
     together = next(small, 1)
-    rows = np.zeros((outputs, lanes, height * width), np.float32)
-    for first in range(0, k, outputs):
-        count = min(outputs, k - first)
-        rows[:count, :c] = weight[first : first + count].reshape(count, c, -1)
-        rows[count:] = 0
-        taps = rows.reshape(outputs, -1, together, height * width).transpose(1, 3, 2, 0).astype(np.float64, "C")
-        yield kron @ taps.reshape(-1, height * width, together * outputs)
+    room = np.zeros((outputs, lanes, height * width), np.float32)
+
+    def transformed(rows: F32) -> F64:
+        room[: len(rows), : shape[1]] = rows[:, :, down, across].reshape(*rows.shape[:2], -1)
+        room[len(rows) :] = 0
+        taps = room.reshape(outputs, -1, together, height * width).transpose(1, 3, 2, 0).astype(np.float64, "C")
+        values: F64 = kron @ taps.reshape(-1, height * width, together * outputs)
+        return values
+
+    return transformed
 
 
 SIZES = {2: (3, 5, 7), 3: (2, 4, 5, 6), 4: (3, 4, 5), 5: (2, 4)}  # m by r

@@ -6,12 +6,11 @@ import importlib.util
 import os
 import re
 from contextlib import suppress
-from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from netdsl.errors import DeviceError
+from netdsl.frozen import frozen
 
 SMALLEST_CAPABILITY = (7, 5)  # the oldest that CUDA 13 compiles for
 INSTALL = "pip install -U 'netdsl[cuda13]' (or 'netdsl[cuda12]' for a driver older than 580)"
@@ -22,7 +21,7 @@ DRIVER_FACTS = Path("/proc/driver/nvidia/version")
 _opened: tuple[int, Device] | None = None  # the process that opened the device: a fork cannot use it
 
 
-@dataclass(frozen=True)
+@frozen
 class Device:
     """A usable GPU. name: as its maker calls it; memory_bytes: all of it."""
 
@@ -79,6 +78,8 @@ def facts() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """The versions of the packages that compile for a GPU, as far as they are installed."""
+    from importlib import metadata  # takes a hundredth of a second, on machines without a GPU too
+
     found = {}
     for name in PACKAGES:
         with suppress(metadata.PackageNotFoundError):
