@@ -15,7 +15,7 @@ from netdsl.backends.cpu.bank import Rows
 from netdsl.backends.cpu.kernels.matrices import weight as weight_matrix
 from netdsl.backends.cpu.phases import Phases, in_lanes
 from netdsl.backends.cpu.target import WIDTH
-from netdsl.backends.cpu.tiles import L2_BYTES, TileShape, tile_for
+from netdsl.backends.cpu.tiles import L2_BYTES, tile_for
 from netdsl.ops.conv import Conv
 from netdsl.tensor import TensorType
 
@@ -194,11 +194,6 @@ def winograd_cut(depth: Depth, blocks: int, total: int, threads: int) -> Cut:
             break
     assert best is not None
     return best
-
-
-def _overhead(tile: TileShape) -> float:
-    """What a step of a product costs besides its multiply-adds, as a part of these; see tiles.py."""
-    return (0.1 * (tile.rows + tile.cols + 1) + 0.7) / (tile.rows * tile.cols)
 
 
 def winograd_halo(op: Conv, m: int, x: TensorType) -> tuple[int, int, int, int]:
