@@ -140,8 +140,8 @@ def make_rows() -> Callable[..., None]:
         value = f32(fill)
         units = images * planes * height
         for unit in range(units * tid // nt, units * (tid + 1) // nt):
-            p, image_plane = unit % height, unit // height
-            plane, image = image_plane % planes, image_plane // planes
+            plane, image_row = unit % planes, unit // planes  # rows of all planes together, as their readers share them
+            p, image = image_row % height, image_row // height
             h = i64(row, p)
             xr = x + image * x_image + plane * x_plane + h * x_row
             yr = y + image * y_image + plane * y_plane + p * y_row
