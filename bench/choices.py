@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 from unittest import mock
 
-from netdsl.backends.cpu import lower_linear, program, turns, winograd
+from netdsl.backends.cpu import lower_linear, program, tiles, turns, winograd
 from netdsl.backends.cpu.program import Plan, Program
 from netdsl.benchmark import facts, interleave, noise
 from netdsl.cli.console import print_table
@@ -61,6 +61,7 @@ CHOICES = (
         (_scaled(winograd.TRANSFORM, 0.7), _scaled(winograd.TRANSFORM, 1.5)),
         ("resnet18", "alexnet", "squeezenet1_1"),
     ),
+    Choice(tiles, "LOADS", (0.1, 0.2, 0.5), ("xception", "squeezenet1_1", "mobilenet_v1")),
     Choice(program, "WORK_TO_SHARE", (0, 30_000_000), ("kws_dscnn", "lenet5", "resnet20_cifar10")),
     Choice(program, "WORK_PER_THREAD", (1, 400_000), ("kws_dscnn", "mobilenet_v2")),
     Choice(turns, "TURN_BYTES", (0, 1 << 20, 4 << 20, 1 << 40), ("mobilenet_v2", "squeezenet1_1", "resnet50"), 8),
@@ -72,11 +73,17 @@ def bound(network: str, choice: Choice, value: Any, threads: int) -> Program:
     graph = build(network)
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(choice.module, choice.name, value))
-        stack.callback(winograd.winograd_cut.cache_clear)
-        winograd.winograd_cut.cache_clear()
+        stack.callback(_forget)
+        _forget()
         made = Program(graph, random_weights(graph), threads)
         made.prepare(choice.images)
         return made
+
+
+def _forget() -> None:
+    """What was decided with another value."""
+    for kept in (tiles.tile_for, tiles._shapes, winograd.winograd_cut):
+        kept.cache_clear()
 
 
 def decisions(plan: Plan) -> list[Any]:

@@ -12,6 +12,7 @@ L2_BYTES = 512 * 1024  # chosen: half of the smallest second-level cache of curr
 
 MOST_ROWS = 14  # chosen: longer tiles gain nothing, and a row's end wastes more
 COMMON_ROWS = (14, 7, 6)  # chosen: so that networks share compiled kernels
+LOADS = 0.3  # measured (bench/choices.py): what a read costs beside multiply-adds, more where a core is shared
 LATENCY = 10  # chosen: accumulators that keep two multiply-add units of latency 4 busy, and a little more
 
 
@@ -67,7 +68,7 @@ def _step(tile: TileShape) -> float:
     """Multiply-adds' time for one step of a tile, in register-wide multiply-adds."""
     pixels = tile.rows * tile.lines
     loads = pixels + tile.cols + 1  # as many a cycle as multiply-adds; one is for the prefetch
-    step = max(pixels * tile.cols, loads, LATENCY) + 0.1 * loads + 0.7  # measured: where work is equal wide tiles win
+    step = max(pixels * tile.cols, loads, LATENCY) + LOADS * loads + 0.7
     return step * (1.0 if tile.rows in COMMON_ROWS else 1.04)
 
 
