@@ -52,7 +52,7 @@ def _scaled(values: dict[int, float], factor: float) -> dict[int, float]:
 
 
 CHOICES = (
-    Choice(lower_linear, "SPAN_BYTES", (0, 8192, 16384, 65536), ("resnet18", "resnet50", "googlenet")),
+    Choice(lower_linear, "SPAN_BYTES", (0, 8192, 16384, 32768), ("resnet18", "resnet50", "googlenet")),
     Choice(lower_linear, "AHEAD", (0, 2048, 8192), ("alexnet", "resnet18", "resnet50")),
     Choice(winograd, "BYTES_PER_FMA", (1.5, 4.0), ("resnet18", "alexnet", "squeezenet1_1")),
     Choice(

@@ -181,7 +181,7 @@ def test_choices(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     assert [str(choice.committed) for choice in choices.CHOICES] == before
     results = written(out)["results"]
     assert [(r["constant"], r["other"]) for r in results] == [
-        *(("lower_linear.SPAN_BYTES", other) for other in ("0", "8192", "16384", "65536")),
+        *(("lower_linear.SPAN_BYTES", other) for other in ("0", "8192", "16384", "32768")),
         *(("program.WORK_TO_SHARE", other) for other in ("0", "30000000")),
     ]
     (timed,) = [r for r in results if r["other"] == "0" and "SHARE" in r["constant"]]

@@ -29,7 +29,7 @@ from netdsl.plan.windows import deconv_phases
 
 F32 = NDArray[np.float32]
 
-SPAN_BYTES = 32 * 1024  # measured (bench/choices.py); two thirds of a first-level cache of 48 KiB
+SPAN_BYTES = 24 * 1024  # measured (bench/choices.py); half a first-level cache of 48 KiB, which others may share
 AHEAD = 4096  # bytes; measured (bench/choices.py), where weights come from beyond the second-level cache
 
 
