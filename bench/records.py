@@ -18,7 +18,7 @@ Record = dict[str, Any]
 def write(path: Path | None, machine: Record, results: Any, **more: Any) -> Record:
     """The record of a measurement: machine, commit, command, what else was set, results. Written if a path is given.
 
-    In bench/results all of a file's results come from one run, or `command` names the runs it was put together from.
+    In bench/results all of a file's results come from one run.
     """
     words = [word.removeprefix(f"{ROOT}/") for word in sys.argv[1:]]
     command = " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *words])

@@ -106,13 +106,14 @@ def _transform(
 
 SIZES = {2: (3, 5, 7), 3: (2, 4, 5, 6), 4: (3, 4, 5), 5: (2, 4)}  # m by r
 
-# Cost model, in register-wide multiply-adds. Measured: bench/choices.py has other values beside these.
-BYTES_PER_FMA = 2.5  # bytes that arrive from beyond the second-level cache during one multiply-add
+# Cost model, in register-wide multiply-adds. BYTES_PER_FMA and TRANSFORM are measured: bench/choices.py has other values
+# beside them. The others are chosen, so that the model follows what single layers took.
+BYTES_PER_FMA = 2.5  # bytes of weights that arrive from beyond the second-level cache during one multiply-add
+NEAR = 200.0  # and from within it, as far as multiply-adds wait for them
 TRANSFORM = {4: 12.0, 6: 14.0, 7: 18.0, 8: 20.0}  # by n, per cell, patch and block of inputs or outputs
-NEAR = 200.0  # and what one costs that stays within it but leaves the first-level cache, a little late
-SPREAD = 0.2  # of that, for each CACHE_BYTES of V and M: by how much more transforms cost
-STRIDED = 1.13  # what an output of a strided direct kernel costs for each multiply-add, whose pixels lie apart
-PLAIN = 1.03  # and what it costs where they follow each other, or in planes
+SPREAD = 0.2  # by how much more, as a part, transforms cost for each CACHE_BYTES of V and M
+STRIDED = 1.13  # a multiply-add of the direct kernel where inputs of neighbours lie apart
+PLAIN = 1.03  # and where they follow each other, or lie in planes
 MOST_PATCHES = 196  # chosen: in one block; larger ones leave the second-level cache
 CACHE_BYTES = 2 * L2_BYTES  # V and M of one block of patches should fit in here
 
