@@ -222,28 +222,25 @@ class Tile:
         ) -> Any:
             def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
                 value, zeros = args[0], ir.Constant(LLVM_VEC, [0.0] * WIDTH)
-                with builder.if_else(_is_whole(builder, shape, args[5:]), likely=True) as (whole, partial):
-                    with whole:
-                        all_ = value
-                        for k, address, _ in _cells(builder, shape, args[1:]):
-                            term = emit_load(builder, address, LLVM_VEC, 4)
-                            all_ = builder.insert_value(all_, builder.fadd(builder.extract_value(all_, k), term), k)
-                        after_whole = builder.block
-                    with partial:
-                        some = value
-                        for k, address, inside in _cells(builder, shape, args[1:]):
-                            before = builder.block
-                            with builder.if_then(inside):
-                                loaded = emit_load(builder, address, LLVM_VEC, 4)
-                                then = builder.block
-                            term = builder.phi(LLVM_VEC)
-                            term.add_incoming(zeros, before)
-                            term.add_incoming(loaded, then)
-                            some = builder.insert_value(some, builder.fadd(builder.extract_value(some, k), term), k)
-                        after_partial = builder.block
-                out = builder.phi(all_.type)
-                out.add_incoming(all_, after_whole)
-                out.add_incoming(some, after_partial)
+                sums = []
+                with builder.if_else(_is_whole(builder, shape, args[5:]), likely=True) as ways:
+                    for way, all_real in zip(ways, (True, False), strict=True):
+                        with way:
+                            total = value
+                            for k, address, inside in _cells(builder, shape, args[1:], all_real):
+                                before = builder.block
+                                with builder.if_then(inside):
+                                    loaded = emit_load(builder, address, LLVM_VEC, 4)
+                                    then = builder.block
+                                term = builder.phi(LLVM_VEC)
+                                term.add_incoming(zeros, before)
+                                term.add_incoming(loaded, then)
+                                sum_ = builder.fadd(builder.extract_value(total, k), term)
+                                total = builder.insert_value(total, sum_, k)
+                            sums.append((total, builder.block))
+                out = builder.phi(value.type)
+                for total, block in sums:
+                    out.add_incoming(total, block)
                 return out
 
             return kind(kind, *[types.intp] * 7), codegen
@@ -276,16 +273,13 @@ class Tile:
             typingctx: Any, t: Any, at: Any, line: Any, row: Any, col: Any, lines: Any, rows: Any, cols: Any
         ) -> Any:
             def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-                with builder.if_else(_is_whole(builder, shape, args[5:]), likely=True) as (whole, partial):
-                    with whole:
-                        for k, address, _ in _cells(builder, shape, args[1:]):
-                            v = builder.extract_value(args[0], k)
-                            builder.store(v, emit_pointer(builder, address, LLVM_VEC)).align = 4
-                    with partial:
-                        for k, address, inside in _cells(builder, shape, args[1:]):
-                            with builder.if_then(inside):
-                                v = builder.extract_value(args[0], k)
-                                builder.store(v, emit_pointer(builder, address, LLVM_VEC)).align = 4
+                with builder.if_else(_is_whole(builder, shape, args[5:]), likely=True) as ways:
+                    for way, all_real in zip(ways, (True, False), strict=True):
+                        with way:
+                            for k, address, inside in _cells(builder, shape, args[1:], all_real):
+                                with builder.if_then(inside):
+                                    v = builder.extract_value(args[0], k)
+                                    builder.store(v, emit_pointer(builder, address, LLVM_VEC)).align = 4
                 return context.get_dummy_value()
 
             return types.void(kind, *[types.intp] * 7), codegen
@@ -321,13 +315,13 @@ def _is_whole(builder: Any, shape: tuple[int, int, int], real: Any) -> Any:
     return whole
 
 
-def _cells(builder: Any, shape: tuple[int, int, int], args: Any) -> Any:
-    """For each vector of a tile: its number, its address, whether it is real."""
+def _cells(builder: Any, shape: tuple[int, int, int], args: Any, all_real: bool) -> Any:
+    """For each vector of a tile: its number, its address, whether it is real (known beforehand: no test is left)."""
     at, steps, real = args[0], args[1:4], args[4:7]
     for k, place in enumerate(itertools.product(*map(range, shape))):
         address, inside = at, ir.Constant(ir.IntType(1), 1)
         for i, step, count, most in zip(place, steps, real, shape, strict=True):
             address = builder.add(address, builder.mul(step, ir.Constant(I64, i)))
-            if most > 1:
+            if most > 1 and not all_real:
                 inside = builder.and_(inside, builder.icmp_signed("<", ir.Constant(I64, i), count))
         yield k, address, inside

@@ -106,8 +106,8 @@ def _transform(
 
 SIZES = {2: (3, 5, 7), 3: (2, 4, 5, 6), 4: (3, 4, 5), 5: (2, 4)}  # m by r
 
-# Cost model, in register-wide multiply-adds. BYTES_PER_FMA and TRANSFORM are measured: bench/choices.py has other values
-# beside them. The others are chosen, so that the model follows what single layers took.
+# Cost model, in register-wide multiply-adds. BYTES_PER_FMA and TRANSFORM are measured: bench/choices.py has other
+# values beside them. The others are chosen, so that the model follows what single layers took.
 BYTES_PER_FMA = 2.5  # bytes of weights that arrive from beyond the second-level cache during one multiply-add
 NEAR = 200.0  # and from within it, as far as multiply-adds wait for them
 TRANSFORM = {4: 12.0, 6: 14.0, 7: 18.0, 8: 20.0}  # by n, per cell, patch and block of inputs or outputs

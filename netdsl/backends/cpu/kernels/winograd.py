@@ -30,7 +30,7 @@ from netdsl.backends.cpu.simd import (
 from netdsl.backends.cpu.tile import Tile
 from netdsl.backends.cpu.transforms import transform
 
-AHEAD = 3  # measured: patches; outputs that are asked for so early do not hold up what is written
+AHEAD = 3  # chosen: patches; outputs that are asked for so early do not hold up what is written
 
 
 def _limited(function: str | None) -> Any:
@@ -56,6 +56,7 @@ def make_winograd(
 ) -> Callable[..., None]:
     """For filters of size x size. Register tile: rows patches x cols output blocks.
 
+    parts     "lanes" where a cell may multiply a part of a block, None where all multiply whole blocks: a quicker loop
     places    for each block of lanes where its first patch begins, bytes from x
     live      for each cell the first lane that it multiplies, the one after the last, and where the weights begin,
               bytes from those of a tile of outputs; an end follows
