@@ -89,7 +89,7 @@ def _forget() -> None:
 def decisions(plan: Plan) -> list[Any]:
     """All that a plan decides, without the arrays that it holds."""
     sizes = [{k: v for k, v in s.arguments.items() if isinstance(v, int)} for s in plan.steps]
-    return [[s.kernel for s in plan.steps], sizes, plan.order, plan.shares, plan.fences, plan.offsets]
+    return [[s.kernel for s in plan.steps], sizes, plan.order, plan.shares, plan.parts, plan.fences, plan.offsets]
 
 
 def measure(choice: Choice, network: str, threads: int, rounds: int) -> list[Record]:

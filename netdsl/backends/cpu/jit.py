@@ -49,7 +49,7 @@ def environment() -> str:
 def _sources() -> list[Path]:
     """The files that kernels are made from."""
     folder = Path(__file__).parent
-    words = (folder / f"{name}.py" for name in ("jit", "entry", "simd", "tile", "transforms"))
+    words = (folder / f"{name}.py" for name in ("jit", "entry", "mailbox", "simd", "tile", "transforms"))
     return sorted([*words, *folder.glob("kernels/*.py")])
 
 
@@ -122,8 +122,8 @@ def assembly(kernel: Kernel) -> str:
 def _lowered(kernel: Kernel) -> tuple[Any, str, tuple[str, ...]]:
     """Numba's code library of a kernel, the function to call in it, and that function's parameters.
 
-    A kernel whose first parameters are (tid, nt) is entered as (argument block, thread, threads): the rest of its
-    parameters are read from the block, int64 each. Others (the executor) are entered as they are written.
+    A kernel with the parameters (…, begin, end, parts, …) is entered as (argument block, *entry.CALL): those that CALL
+    does not hold are read from the block, int64 each. Others (the executor) are entered as they are written.
     """
     import inspect
 
@@ -132,6 +132,8 @@ def _lowered(kernel: Kernel) -> tuple[Any, str, tuple[str, ...]]:
     from numba.core import compiler
     from numba.core.compiler_lock import global_compiler_lock
     from numba.core.registry import cpu_target
+
+    from netdsl.backends.cpu.entry import CALL, add_entry
 
     llvm.initialize_native_asmparser()  # kernels may hold an instruction spelled out
     function = kernel.build()
@@ -149,10 +151,8 @@ def _lowered(kernel: Kernel) -> tuple[Any, str, tuple[str, ...]]:
         (types.intp,) * len(parameters), types.void, flags, {},
     )  # fmt: skip
     symbol = result.fndesc.llvm_func_name
-    if parameters[:2] == ("tid", "nt"):
-        from netdsl.backends.cpu.entry import add_entry
-
-        symbol, parameters = add_entry(result), parameters[2:]
+    if parameters[0] in CALL:
+        symbol, parameters = add_entry(result, parameters), tuple(p for p in parameters if p not in CALL)
     with global_compiler_lock:
         result.library.finalize()
     return result.library, symbol, parameters

@@ -19,7 +19,7 @@ from netdsl.backends.cpu.lower_winograd import emit_winograd
 from netdsl.backends.cpu.planner import Planner
 from netdsl.backends.cpu.precision import halved
 from netdsl.backends.cpu.target import FMA_FROM_MEMORY, WIDTH
-from netdsl.backends.cpu.tiles import Share, TileShape, share_for, tile_for
+from netdsl.backends.cpu.tiles import Share, TileShape, share_for, tile_for, wanted
 from netdsl.backends.cpu.views import Address, Data, View, floats, table
 from netdsl.graph.ir import Node
 from netdsl.ops.conv import Conv
@@ -141,9 +141,10 @@ def _emit_conv(
     tile = tile_for(x.height * x.width, y.blocks) if flat else tile_for(y.width, y.blocks, y.height)
     height, width, last = y.height, y.width, y.width
     rows = {"x": stride[0] * x.row, "y": y.row, "r": end.residual.row if end.residual else 0}
-    if flat:  # count pixels through, in lines of a few tiles
+    if flat:  # count pixels through, in lines of a few tiles, or of one where there would be too few lines
         pixels = y.height * y.width
-        width = min(pixels, 4 * tile.rows)
+        tiles = max(1, min(4, plan.images * pixels // (tile.rows * wanted(plan.threads))))
+        width = min(pixels, tiles * tile.rows)
         height = math.ceil(pixels / width)
         last = pixels - (height - 1) * width
         rows = {"x": width * x.pixel, "y": width * y.pixel, "r": width * end.residual.pixel if end.residual else 0}
@@ -154,6 +155,7 @@ def _emit_conv(
     tile_groups = math.ceil(y.blocks / tile.cols)
     share = share_for(
         plan.images * math.ceil(height / tile.lines),
+        math.ceil(width / tile.rows),
         tile_groups,
         plan.images * x.image,
         packed.nbytes,
@@ -172,11 +174,11 @@ def _emit_tiles(
     span, ahead = _span(packed, images * height * width > tile.rows * tile.lines)
     plan.emit(
         Kernel("conv", "conv", (tile.lines, tile.rows, tile.cols, pixel, end.function, packed.stored)), node, work,
-        x=Address(x), w=data, bias=bias, zeros=floats(*[0.0] * tile.cols * WIDTH), taps=table(packed.offsets),
-        n_taps=len(packed.offsets), run=packed.run, span=span, ahead=ahead, group_offsets=table(packed.group_offsets),
-        y=Address(y), r=Address(r) if r else 0, limits=end.limits,
+        share.bands * share.chunks, x=Address(x), w=data, bias=bias, zeros=floats(*[0.0] * tile.cols * WIDTH),
+        taps=table(packed.offsets), n_taps=len(packed.offsets), run=packed.run, span=span, ahead=ahead,
+        group_offsets=table(packed.group_offsets), y=Address(y), r=Address(r) if r else 0, limits=end.limits,
         images=images, groups=len(packed.group_offsets), blocks=y.blocks, bands=share.bands, chunks=share.chunks,
-        height=height, width=width, last_width=last, x_image=x.image, x_row=rows["x"],
+        together=share.together, height=height, width=width, last_width=last, x_image=x.image, x_row=rows["x"],
         w_group=len(packed.offsets) * packed.run * packed.outputs * packed.weight_bytes,
         y_image=y.image, y_plane=y.plane, y_row=rows["y"], y_pixel=y.pixel,
         r_image=r.image if r else 0, r_plane=r.plane if r else 0, r_row=rows["r"], r_pixel=r.pixel if r else 0,
@@ -288,7 +290,10 @@ def _emit_depthwise(
     lines = [h * x.row + taps.columns[0] * x.pixel for h in taps.rows]
     r = end.residual
     # rows of an image that a thread made by the convolution before are best read by the same thread
-    bands = plan.threads if plan.images % plan.threads and y.height >= 8 * plan.threads else 1
+    bands = 1
+    if plan.images % plan.threads:
+        bands = plan.threads * math.ceil(wanted(plan.threads) / (plan.images * x.blocks * plan.threads))
+        bands = max(1, min(bands, y.height // 8))
     plan.emit(
         Kernel("conv", "depthwise", (rows, op.stride[1] * WIDTH, op.kernel[1], op.dilation[1], end.function)), node,
         work * WIDTH // 4, x=Address(x), w=data, bias=bias, lines=table(lines), n_lines=len(lines),
@@ -337,7 +342,7 @@ def lower_dense(plan: Planner, index: int) -> None:
     r = end.residual
     across = SparseView(y.buffer, y.start, y.channels, 1, plan.images, WIDTH, 0, y.plane, 0, step=y.image)
     beside = r and SparseView(r.buffer, r.start, r.channels, 1, plan.images, WIDTH, 0, r.plane, 0, step=r.image)
-    share = Share(1, min(plan.threads, tile_groups))
+    share = Share(1, min(wanted(plan.threads), tile_groups), 1)
     _emit_tiles(plan, node, tile, x, across, replace(end, residual=beside), work, WIDTH, packed, data, bias, share,
                 {"x": 0, "y": 0, "r": 0}, (1, 1, plan.images, plan.images))  # fmt: skip
 

@@ -11,6 +11,7 @@ from netdsl.backends.cpu.epilogue import Epilogue
 from netdsl.backends.cpu.jit import Kernel
 from netdsl.backends.cpu.planner import Planner
 from netdsl.backends.cpu.target import WIDTH, host
+from netdsl.backends.cpu.tiles import wanted
 from netdsl.backends.cpu.views import Address, Port, View, floats, table
 from netdsl.graph.ir import Node
 from netdsl.ops.conv import Conv
@@ -51,7 +52,7 @@ def emit_conv_planes(plan: Planner, node: Node, op: Conv, x: View, y: View, end:
     ]  # fmt: skip
     data = plan.bank.pack((node.path, "planes"), lambda: _pack(plan, node, op.groups))
     bias = plan.bank.pack((node.path, "bias", 0), lambda: _bias(plan, node, op.features))
-    bands = min(y.height, max(1, math.ceil(4 * plan.threads / (plan.images * op.groups)))) if plan.threads > 1 else 1
+    bands = min(y.height, max(1, math.ceil(wanted(plan.threads) / (plan.images * op.groups))))
     r = end.residual
     plan.emit(
         Kernel("planes", "conv_planes", (outputs, vectors, end.function)), node, 4 * work,

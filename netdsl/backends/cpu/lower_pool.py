@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from netdsl.backends.cpu.jit import Kernel
 from netdsl.backends.cpu.planner import Planner
+from netdsl.backends.cpu.tiles import wanted
 from netdsl.backends.cpu.views import Address, Data, View, floats, table
 from netdsl.ops.pool import AdaptiveAvgPool, AdaptiveMaxPool, AvgPool, LpPool, MaxPool, bins
 from netdsl.plan.activations import elementwise
@@ -36,7 +37,7 @@ def lower_maxpool(plan: Planner, index: int) -> None:
     inner1 = max(inner0, min(y.width, (x.width + op.pad[1] - reach) // op.stride[1] + 1))
     plan.emit(
         Kernel("pool", "maxpool", (*op.kernel, function)), node, work, x=Address(x), y=Address(y),
-        parameter=floats(parameter), images=plan.images, blocks=y.blocks, bands=min(y.height, 2 * plan.threads),
+        parameter=floats(parameter), images=plan.images, blocks=y.blocks, bands=min(y.height, wanted(plan.threads)),
         height=y.height, width=y.width, inner0=inner0, inner1=inner1, in_height=x.height, in_width=x.width,
         stride_h=op.stride[0], stride_w=op.stride[1], top=op.pad[0], left=op.pad[1], dilation_h=op.dilation[0],
         dilation_w=op.dilation[1], **x.strides("x"), **y.strides("y"),

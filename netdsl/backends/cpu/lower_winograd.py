@@ -8,10 +8,11 @@ import numpy as np
 
 from netdsl.backends.cpu.epilogue import Epilogue, bias_of
 from netdsl.backends.cpu.jit import Kernel
+from netdsl.backends.cpu.mailbox import LINE
 from netdsl.backends.cpu.phases import in_lanes
 from netdsl.backends.cpu.planner import Planner
 from netdsl.backends.cpu.target import WIDTH
-from netdsl.backends.cpu.tiles import tile_for
+from netdsl.backends.cpu.tiles import tile_for, wanted
 from netdsl.backends.cpu.views import Address, Data, Port, View, layout, table
 from netdsl.backends.cpu.winograd import depth_of, pack_winograd, phase_size, phases_of, winograd_cut
 from netdsl.graph.ir import Node
@@ -34,24 +35,26 @@ def emit_winograd(
     down, across, side = math.ceil(y.height / m), math.ceil(y.width / m), m + phases.taps - 1
     cut = winograd_cut(depth, y.blocks, plan.images * down * across, plan.threads)
     tile, patches = tile_for(cut.patches, y.blocks), cut.patches
+    pieces, groups = math.ceil(plan.images * down * across / patches), math.ceil(y.blocks / tile.cols)
+    chunks = max(cut.chunks, min(groups, math.ceil(wanted(plan.threads) / pieces)))
     data = plan.bank.pack(
         (node.path, "winograd", m, tile.cols),
         lambda: pack_winograd(plan.bank.rows(node, "weight"), phases, m, depth, tile.cols, plan.bank.empty),
     )
     cells, vector, r = side**2, 4 * WIDTH, end.residual
-    room = _whole_lines(vector * (2 * cells + cells * (depth.blocks + tile.cols * cut.together) * patches + 32))
+    room = LINE + _whole_lines(vector * (2 * cells + cells * (depth.blocks + tile.cols * cut.together) * patches + 32))
     corner, stride, places = _phase_places(op, x, in_lanes(kind))
     products = [(*lanes, start * tile.cols * vector) for lanes, start in zip(depth.live, depth.starts, strict=False)]
     parts = "lanes" if any(lane % WIDTH for lanes in depth.live for lane in lanes) else None
     plan.emit(
         Kernel("winograd", "winograd", (m, phases.taps, tile.rows, tile.cols, end.function, parts)), node, work,
-        x=Address(x, corner), places=table(places), u=data, live=table([*products, (0, 0, 0)]),
+        pieces * chunks, x=Address(x, corner), places=table(places), u=data, live=table([*products, (0, 0, 0)]),
         u_tile=depth.starts[-1] * tile.cols * vector,
         bias=plan.bank.pack((node.path, "bias", 1), lambda: bias_of(plan, node, y.channels, 1)),
         y=Address(y), r=Address(r) if r else 0, limits=end.limits, zeros=Data(np.zeros(tile.cols * WIDTH, np.float32)),
         scratch=Address(plan.thread_scratch(room)), scratch_bytes=room, images=plan.images, down=down, across=across,
         depth=depth.blocks, span=max(1, span_bytes // (tile.cols * 4 * WIDTH**2)),
-        groups=math.ceil(y.blocks / tile.cols), blocks=y.blocks, patches=patches, chunks=cut.chunks,
+        groups=groups, blocks=y.blocks, patches=patches, chunks=chunks,
         together=cut.together, height=y.height, width=y.width, x_image=x.image, x_row=stride * x.row,
         x_pixel=stride * x.pixel, **y.strides("y"), r_image=r.image if r else 0, r_plane=r.plane if r else 0,
         r_row=r.row if r else 0,

@@ -59,7 +59,7 @@ def _largest_cache() -> int:
 def _best(kernel: jit.Kernel, arguments: list[int], threads: int, runs: int) -> float:
     """Seconds of the fastest of so many runs of a kernel on all threads."""
     block = np.array(arguments, np.int64)
-    row = np.array([jit.load(kernel)[0], block.ctypes.data, threads, 1], np.int64)
+    row = np.array([jit.load(kernel)[0], block.ctypes.data, threads, 1, threads], np.int64)
     best = float("inf")
     for _ in range(runs):
         started = time.perf_counter()

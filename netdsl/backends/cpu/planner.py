@@ -115,5 +115,5 @@ class Planner:
         self.fixed.add(len(self.bytes) - 1)
         return len(self.bytes) - 1
 
-    def emit(self, kernel: Kernel, node: Node, work: int, **arguments: Argument) -> None:
-        self.steps.append(Step(kernel, arguments, max(1, work), node.path, self.images))
+    def emit(self, kernel: Kernel, node: Node, work: int, units: int = 0, /, **arguments: Argument) -> None:
+        self.steps.append(Step(kernel, arguments, max(1, work), node.path, self.images, units))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from netdsl.backends.cpu.machine import roof
+from netdsl.backends.cpu.mailbox import ROW_BYTES
 from netdsl.backends.cpu.program import F32, Plan, Program, Workspace, places
 from netdsl.backends.cpu.threads import team
 from netdsl.backends.cpu.views import Address, Argument, Data, Port
@@ -17,7 +18,6 @@ from netdsl.graph.ir import Graph
 from netdsl.profiles import Profile, Timed
 
 WARM_UP = 2  # chosen: rounds that do not count
-ROW_BYTES = 32  # of one step in a workspace's table
 
 
 def profile(program: Program, inputs: Sequence[F32], rounds: int = 20) -> Profile:

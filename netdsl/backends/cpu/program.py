@@ -18,6 +18,7 @@ from netdsl.backends.cpu.lower import plan_steps
 from netdsl.backends.cpu.planner import Planner
 from netdsl.backends.cpu.precision import Storage, check_precision, storage
 from netdsl.backends.cpu.threads import available_threads, team
+from netdsl.backends.cpu.tiles import wanted
 from netdsl.backends.cpu.turns import buffers_in_use, in_turns, spanning
 from netdsl.backends.cpu.views import Address, Data, Port, Step, aligned
 from netdsl.graph.ir import Graph
@@ -34,6 +35,7 @@ SLACK_BYTES = (
 MAX_IMAGES = 16  # chosen: images that go through the layers together; more go in turns
 ARENA_BYTES = 1 << 30  # chosen: fewer images go together when their arena would be larger
 WORK_PER_THREAD = 40_000  # chosen: multiply-accumulates (about half a microsecond) that repay a barrier
+WORK_OF_PART = 100_000  # chosen: multiply-accumulates (some 2 microseconds) that repay taking one more part of a step
 WORK_TO_SHARE = 6_000_000  # chosen: a whole call with less (some 60 microseconds) stays on the caller's thread
 WORK_IN_PARTS = (500_000, 500_000_000)  # chosen: batches of so much work (6 us to 6 ms) are cut by images
 COPIED_BYTES = 64 * 1024  # chosen: arrays that take longer to locate (some 1.5 microseconds) than to copy
@@ -51,6 +53,7 @@ class Plan:
     offsets: tuple[int, ...]
     arena_bytes: int
     shares: tuple[int, ...]  # threads for each step
+    parts: tuple[int, ...]  # that each step is cut into
     fences: tuple[bool, ...]  # whether a barrier follows each entry of `order`
 
     @property
@@ -84,10 +87,19 @@ def make_plan(
     if _work(steps, images) < WORK_TO_SHARE:
         threads = 1
     shares = [max(1, min(threads, s.work // WORK_PER_THREAD)) for s in steps]
+    parts = tuple(_parts(step, n) for step, n in zip(steps, shares, strict=True))
     order = in_turns(steps, images)
     fences = [shares[a] > 1 or shares[b] > 1 for (a, _), (b, _) in pairwise(order)]
     fences.append(max(shares) > 1)  # so that no worker reads the table once the call has returned
-    return Plan(images, steps, tuple(order), spans, tuple(offsets), size, tuple(shares), tuple(fences))
+    return Plan(images, steps, tuple(order), spans, tuple(offsets), size, tuple(shares), parts, tuple(fences))
+
+
+def _parts(step: Step, threads: int) -> int:
+    """How many parts a step is cut into, for threads that may not be equally fast."""
+    if threads == 1:
+        return 1
+    most = 2 * wanted(threads)
+    return max(threads, min(step.units or most, most, step.work // WORK_OF_PART))
 
 
 def _work(steps: Sequence[Step], images: int) -> int:
@@ -133,10 +145,10 @@ class Workspace:
         for (index, first), fence in zip(plan.order, plan.fences, strict=True):
             step = plan.steps[index]
             address, parameters = jit.load(step.kernel)
-            rows.append((address, len(words), plan.shares[index], int(fence)))
+            rows.append((address, len(words), plan.shares[index], int(fence), plan.parts[index]))
             words += [self._word(step.arguments[p], first, len(words) + k) for k, p in enumerate(parameters)]
         self.words = np.array(words, np.int64)
-        self.table = np.array(rows, np.int64).reshape(-1, 4)
+        self.table = np.array(rows, np.int64)
         self.table[:, 1] = self.words.ctypes.data + 8 * self.table[:, 1]
         self.steps = len(rows)
         self.table_address = self.table.ctypes.data
@@ -179,7 +191,7 @@ class Parts:
         self._images = sum(plan.images for plan in plans)
         self._tables = np.array([(w.table_address, w.steps) for w in self.parts], np.int64)
         self._words = np.array([self._tables.ctypes.data, len(plans)], np.int64)
-        row = (jit.load(jit.EACH)[0], self._words.ctypes.data, len(plans), 1)
+        row = (jit.load(jit.EACH)[0], self._words.ctypes.data, len(plans), 1, len(plans))
         self._table = np.array(row, np.int64)
 
     def bind(self, inputs: Sequence[Place], outputs: Sequence[Place]) -> None:

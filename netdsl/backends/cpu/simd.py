@@ -124,6 +124,17 @@ def i64(typingctx: Any, base: Any, index: Any) -> Any:
 
 
 @intrinsic
+def set_i64(typingctx: Any, address: Any, value: Any) -> Any:
+    """Store an int64 at an address."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        builder.store(args[1], builder.inttoptr(args[0], I64.as_pointer()), 8)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), codegen
+
+
+@intrinsic
 def f32(typingctx: Any, address: Any) -> Any:
     """The float32 at an address."""
     return types.float32(types.intp), lambda context, builder, sig, args: emit_load(builder, args[0], F32, 4)

@@ -18,9 +18,7 @@ from typing import Any
 import numpy as np
 
 from netdsl.backends.cpu import jit
-
-_LINE = 64
-_MAX_THREADS = 62  # bits of the mask of parked workers
+from netdsl.backends.cpu.mailbox import LINE, MAILBOX_BYTES, MOST_THREADS
 
 _parameters = ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 6
 _native = ctypes.CFUNCTYPE(*_parameters)
@@ -44,8 +42,8 @@ class Team:
         self._free = threading.Lock()
         self._counting = threading.Lock()
         self._callers = 0
-        self._memory = np.zeros((8 + _MAX_THREADS + 2) * _LINE // 8, np.int64)
-        self._mailbox = -(-self._memory.ctypes.data // _LINE) * _LINE
+        self._memory = np.zeros((MAILBOX_BYTES + LINE) // 8, np.int64)
+        self._mailbox = -(-self._memory.ctypes.data // LINE) * LINE
         self._gates: list[threading.Semaphore] = [threading.Semaphore(0)]
         self._local = threading.local()
 
@@ -57,7 +55,7 @@ class Team:
             try:
                 if self._callers == 1 and self._free.acquire(blocking=False):
                     try:
-                        return self._together(table, steps, min(threads, _MAX_THREADS))
+                        return self._together(table, steps, min(threads, MOST_THREADS))
                     finally:
                         self._free.release()
                 return self._alone(table, steps)

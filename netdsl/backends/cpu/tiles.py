@@ -10,6 +10,11 @@ from netdsl.frozen import frozen
 
 L2_BYTES = 512 * 1024  # chosen: half of the smallest second-level cache of current server cores
 
+UNITS = 8  # chosen: pieces of work for each thread, so that one that is slower leaves some to the others
+# A model of what sharing costs; both chosen by single layers on a processor whose cores were not equally fast.
+WAIT = 0.3  # of the largest unit's time, what the other threads wait in the end
+CUT = 0.2  # of a tile's time, what it takes to begin anew with weights that the first-level cache does not hold
+
 MOST_ROWS = 14  # chosen: longer tiles gain nothing, and a row's end wastes more
 COMMON_ROWS = (14, 7, 6)  # chosen: so that networks share compiled kernels
 LOADS = 0.3  # measured (bench/choices.py): what a read costs beside multiply-adds, more where a core is shared
@@ -74,40 +79,45 @@ def _step(tile: TileShape) -> float:
 
 @frozen
 class Share:
-    """How a convolution is cut: `bands` ranges of output rows x `chunks` ranges of output blocks."""
+    """How a convolution is cut: `bands` ranges of output rows x `chunks` ranges of output blocks.
+
+    together  bands whose inputs fit the second-level cache: so many may be computed as one
+    """
 
     bands: int
     chunks: int
+    together: int
 
 
-def share_for(lines: int, groups: int, input_bytes: int, weight_bytes: int, threads: int) -> Share:
-    """The cut that moves the fewest bytes beyond the second-level cache among those that load threads evenly.
+def wanted(threads: int) -> int:
+    """Units of work that suffice for so many threads to be done at the same time, though one may be slower."""
+    return UNITS * threads if threads > 1 else 1
 
-    lines         output rows of all images
+
+def share_for(lines: int, tiles: int, groups: int, input_bytes: int, weight_bytes: int, threads: int) -> Share:
+    """The cut that moves the fewest bytes beyond the second-level cache among those that leave threads little to wait.
+
+    lines         output rows of all images, of so many `tiles` each
     groups        tiles of output channels
     input_bytes   of all images; weight_bytes of the whole layer
     """
-    best, best_cost = Share(1, 1), math.inf
-    for chunks in {1, min(threads, groups)}:
-        for bands in _candidates(lines, threads, chunks):
-            band_bytes = input_bytes / bands
-            passes = 1 if band_bytes <= L2_BYTES else math.ceil(groups / chunks)
+    best, best_cost = Share(1, 1, 1), math.inf
+    for chunks in _candidates(groups, threads):
+        for bands in _candidates(lines, threads):
+            inputs = input_bytes * (min(chunks, threads) if input_bytes <= 2 * L2_BYTES else chunks)
+            passes = 1 if input_bytes / bands <= L2_BYTES else math.ceil(groups / chunks)
             weights = weight_bytes * (bands if weight_bytes / chunks > L2_BYTES else 1)
-            traffic = input_bytes * chunks * passes + weights
-            uneven = _unevenness(lines, bands) * _unevenness(groups, chunks)
-            units = bands * chunks
-            uneven *= math.ceil(units / threads) * threads / units
-            cost = uneven * (1 + 0.05 * traffic / max(1, input_bytes + weight_bytes)) * (1 + 0.001 * bands)
+            traffic = (inputs * passes + weights) / max(1, input_bytes + weight_bytes)
+            largest = math.ceil(lines / bands) / lines * math.ceil(groups / chunks) / groups
+            takes = threads * (1 + math.log2(max(1, bands * chunks / threads)))  # of parts, by halves
+            cuts = min(bands, takes / min(chunks, threads))  # of the rows, at each of which weights come anew
+            cost = (1 + WAIT * (threads - 1) * largest) * (1 + 0.05 * traffic) * (1 + CUT * cuts / (lines * tiles))
             if cost < best_cost:
-                best, best_cost = Share(bands, chunks), cost
+                together = max(1, min(bands, L2_BYTES * bands // max(1, input_bytes)))
+                best, best_cost = Share(bands, chunks, together), cost
     return best
 
 
-def _candidates(lines: int, threads: int, chunks: int) -> list[int]:
-    found = {1, threads} | {threads * 2**i for i in range(1, 8)}
-    return sorted(b for b in found if b <= lines) or [1]
-
-
-def _unevenness(count: int, parts: int) -> float:
-    """The largest part over the mean part."""
-    return math.ceil(count / parts) * parts / count
+def _candidates(count: int, threads: int) -> list[int]:
+    found = {1, min(threads, count)} | {threads * 2**i for i in range(1, 8)}
+    return sorted(n for n in found if n <= count)

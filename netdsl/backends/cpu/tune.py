@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from netdsl.backends.cpu import jit, tuned
 from netdsl.backends.cpu.bank import WeightBank
 from netdsl.backends.cpu.demands import reads_alone, winograd_sizes
+from netdsl.backends.cpu.mailbox import ROW_BYTES
 from netdsl.backends.cpu.program import Workspace, executors, images_at_once, make_plan, places
 from netdsl.backends.cpu.threads import available_threads, team
 from netdsl.backends.cpu.winograd import phases_of, ways_to_run
@@ -30,7 +31,6 @@ from netdsl.passes import rewrite
 
 LEAST_GAIN = 0.03  # chosen: two runs of the same differ by about as much
 WARM_UP = 2  # chosen: rounds that do not count
-ROW_BYTES = 32  # of one step in a workspace's table
 # m + r - 1 of algorithms tried; those with more, whose error is larger, only where the model chose them
 MOST_POINTS = 6
 

@@ -124,6 +124,7 @@ class Step:
     work      about how many multiply-accumulates or moved values: decides how many threads share it
     node      path of the network's node, for people
     images    that it takes together
+    units     pieces of work that the kernel tells apart; 0: more than anyone would share
     """
 
     kernel: Kernel
@@ -131,6 +132,7 @@ class Step:
     work: int
     node: str
     images: int
+    units: int = 0
 
     def buffers(self) -> set[int]:
         return {a.view.buffer for a in self.arguments.values() if isinstance(a, Address)}

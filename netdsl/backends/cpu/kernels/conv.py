@@ -62,17 +62,19 @@ def make_conv(
     step, biases = tile.weight_bytes, cols * VECTOR_BYTES
 
     def conv(  # type: ignore[no-untyped-def]
-        tid, nt, x, w, bias, zeros, taps, n_taps, run, span, ahead, group_offsets, y, r, limits,
-        images, groups, blocks, bands, chunks, height, width, last_width,
+        begin, end, parts, x, w, bias, zeros, taps, n_taps, run, span, ahead, group_offsets, y, r, limits,
+        images, groups, blocks, bands, chunks, together, height, width, last_width,
         x_image, x_row, w_group, y_image, y_plane, y_row, y_pixel, r_image, r_plane, r_row, r_pixel,
     ):  # fmt: skip
         lowest, highest, a = broadcast(limits), broadcast(limits + 4), broadcast(limits + 8)
         down = (height + lines - 1) // lines
         stripes = images * down
-        units = bands * chunks
-        for unit in range(units * tid // nt, units * (tid + 1) // nt):
-            chunk, band = unit % chunks, unit // chunks
-            first_stripe, last_stripe = stripes * band // bands, stripes * (band + 1) // bands
+        unit, stop = bands * chunks * begin // parts, bands * chunks * end // parts
+        while unit < stop:
+            chunk, band = unit // bands, unit % bands
+            next_band = min(bands, band + together, band + stop - unit)
+            unit += next_band - band
+            first_stripe, last_stripe = stripes * band // bands, stripes * next_band // bands
             passes = max(1, (last_stripe - first_stripe) * ((width + rows - 1) // rows))
             pace = step if ahead != 0 else (step + passes - 1) // passes
             first_group = groups * chunk // chunks
@@ -132,12 +134,12 @@ def make_depthwise(rows: int, pixel: int, taps: int, apart: int, function: str |
     finish = _finish(tile, function)
 
     def depthwise(  # type: ignore[no-untyped-def]
-        tid, nt, x, w, bias, lines, n_lines, y, r, limits, images, blocks, bands, height, width,
+        begin, end, parts, x, w, bias, lines, n_lines, y, r, limits, images, blocks, bands, height, width,
         x_image, x_plane, x_row, y_image, y_plane, y_row, y_pixel, r_image, r_plane, r_row, r_pixel,
     ):  # fmt: skip
         low, high, a = broadcast(limits), broadcast(limits + 4), broadcast(limits + 8)
         units = images * blocks * bands
-        for unit in range(units * tid // nt, units * (tid + 1) // nt):
+        for unit in range(units * begin // parts, units * end // parts):
             block, image_band = unit % blocks, unit // blocks
             band, image = image_band % bands, image_band // bands
             xb = x + image * x_image + block * x_plane

@@ -13,11 +13,11 @@ def make_unary(function: str) -> Callable[..., None]:
     apply = FUNCTIONS[function]
 
     def unary(  # type: ignore[no-untyped-def]
-        tid, nt, x, y, a, images, blocks, height, width, x_image, x_plane, x_row, y_image, y_plane, y_row
+        begin, end, parts, x, y, a, images, blocks, height, width, x_image, x_plane, x_row, y_image, y_plane, y_row
     ):
         parameter = broadcast(a)
         units = images * blocks * height
-        for unit in range(units * tid // nt, units * (tid + 1) // nt):
+        for unit in range(units * begin // parts, units * end // parts):
             h, image_block = unit % height, unit // height
             block, image = image_block % blocks, image_block // blocks
             xr = x + image * x_image + block * x_plane + h * x_row
@@ -32,12 +32,12 @@ def make_affine() -> Callable[..., None]:
     """y = x * scale[c] + shift[c], then slope[c] for the negative part, then limited to low .. high."""
 
     def affine(  # type: ignore[no-untyped-def]
-        tid, nt, x, y, scale, shift, slope, limits, images, blocks, height, width,
+        begin, end, parts, x, y, scale, shift, slope, limits, images, blocks, height, width,
         x_image, x_plane, x_row, y_image, y_plane, y_row,
     ):  # fmt: skip
         low, high = broadcast(limits), broadcast(limits + 4)
         units = images * blocks * height
-        for unit in range(units * tid // nt, units * (tid + 1) // nt):
+        for unit in range(units * begin // parts, units * end // parts):
             h, image_block = unit % height, unit // height
             block, image = image_block % blocks, image_block // blocks
             xr = x + image * x_image + block * x_plane + h * x_row
@@ -62,12 +62,12 @@ def make_binary(function: str) -> Callable[..., None]:
     apply = {"add": add, "mul": mul}[function]
 
     def binary(  # type: ignore[no-untyped-def]
-        tid, nt, a, b, y, limits, images, blocks, height, width,
+        begin, end, parts, a, b, y, limits, images, blocks, height, width,
         a_image, a_plane, a_row, a_pixel, b_image, b_plane, b_row, b_pixel, y_image, y_plane, y_row,
     ):  # fmt: skip
         low, high = broadcast(limits), broadcast(limits + 4)
         units = images * blocks * height
-        for unit in range(units * tid // nt, units * (tid + 1) // nt):
+        for unit in range(units * begin // parts, units * end // parts):
             h, image_block = unit % height, unit // height
             block, image = image_block % blocks, image_block // blocks
             ar = a + image * a_image + block * a_plane + h * a_row

@@ -1,15 +1,8 @@
 """The executor: walks a table of steps on every thread of a team, with a barrier where a step needs one.
 
-A table row is four int64: kernel address, argument-block address, how many threads may share the step, and whether a
-barrier follows. The mailbox is shared memory of int64, each word on a cache line of its own:
-
-    0 ticket    counts up twice a call: odd while the call is being written, even when it may be read
-    1 arrived   threads at the barrier
-    2 phase     counts barriers passed
-    3 table     of the current call
-    4 steps     rows of the table
-    5 threads   team size of the current call
-    8 + t       state of worker t: AWAKE or PARKED
+A step is cut into parts (mailbox.py has the words). Each thread begins with a range of neighbouring parts, takes half
+of what is left of it at a time, and in the end half of what is left of another's: processors are rarely equally fast,
+least of all those that a machine shares with others. The last thread at a barrier deals the ranges of the next step.
 
 A worker that sees no call for a while parks: it returns to Python and blocks on a semaphore there. `run` wakes parked
 workers by reporting them, so that the hot path never enters the kernel of the operating system.
@@ -26,11 +19,23 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from netdsl.backends.cpu.mailbox import (
+    ARRIVED,
+    AWAKE,
+    LEFT,
+    LINE,
+    PARKED,
+    PHASE,
+    ROW_BYTES,
+    STATE,
+    STEPS,
+    TABLE,
+    THREADS,
+    TICKET,
+)
 from netdsl.backends.cpu.simd import I64, i64, leaf
 
-LINE = 64  # bytes; a cache line on every processor of interest
-TICKET, ARRIVED, PHASE, TABLE, STEPS, THREADS, STATE = 0, LINE, 2 * LINE, 3 * LINE, 4 * LINE, 5 * LINE, 8 * LINE
-AWAKE, PARKED = 0, 1
+LOW = 0xFFFFFFFF
 SPINS = 50000  # chosen: reads before a worker parks, some 100 to 200 us
 PATIENCE = 2000  # chosen: reads at a barrier before the processor is offered to others, some 10 us
 # Some hosts take a processor away from a machine that pauses in a tight loop: pauses come this many reads apart.
@@ -83,6 +88,17 @@ def exchange(typingctx: Any, address: Any, value: Any) -> Any:
 
 
 @intrinsic
+def replace(typingctx: Any, address: Any, old: Any, new: Any) -> Any:
+    """Atomically put `new` where `old` is; whether it was."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pair = builder.cmpxchg(_word(builder, args[0]), args[1], args[2], "seq_cst", "seq_cst")
+        return builder.zext(builder.extract_value(pair, 1), I64)
+
+    return types.intp(types.intp, types.intp, types.intp), codegen
+
+
+@intrinsic
 def pause(typingctx: Any) -> Any:
     """Tell the processor that this is a spin loop."""
 
@@ -114,23 +130,66 @@ def offer(typingctx: Any) -> Any:
 
 
 @intrinsic
-def call(typingctx: Any, address: Any, arguments: Any, thread: Any, threads: Any) -> Any:
+def call(typingctx: Any, address: Any, block: Any, thread: Any, again: Any, begin: Any, end: Any, parts: Any) -> Any:
     """Call a compiled kernel, in Numba's native convention (result and exception slots first)."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         byte = ir.IntType(8).as_pointer()
         slots = [cgutils.alloca_once(builder, byte) for _ in range(2)]
-        kind = ir.FunctionType(ir.IntType(32), [byte.as_pointer()] * 2 + [I64] * 3)
+        kind = ir.FunctionType(ir.IntType(32), [byte.as_pointer()] * 2 + [I64] * 6)
         builder.call(builder.inttoptr(args[0], kind.as_pointer()), slots + list(args[1:]))
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 4), codegen
+    return types.void(*[types.intp] * 7), codegen
 
 
 @leaf
-def _barrier(mailbox, threads):  # type: ignore[no-untyped-def]
+def _deal(mailbox, row, threads):  # type: ignore[no-untyped-def]
+    """Give every thread its range of a step's parts."""
+    active, parts = min(threads, i64(row, 2)), i64(row, 4)
+    if active > 1:
+        for t in range(active):
+            write(mailbox + LEFT + t * LINE, parts * t // active << 32 | parts * (t + 1) // active)
+
+
+@leaf
+def _take(word, own):  # type: ignore[no-untyped-def]
+    """Take half of what is left of a range, at least one part: the front of one's own, the end of another's.
+
+    The parts taken, first << 32 | the one after the last; 0 if none is left.
+    """
+    while True:
+        left = read(word)
+        first, last = left >> 32, left & LOW
+        if first >= last:
+            return 0
+        some = (last - first + 1) // 2
+        if own:
+            if replace(word, left, first + some << 32 | last) != 0:
+                return first << 32 | first + some
+        elif replace(word, left, first << 32 | last - some) != 0:
+            return last - some << 32 | last
+
+
+@leaf
+def _share(mailbox, row, thread, active):  # type: ignore[no-untyped-def]
+    """Compute parts of a step until none is left: one's own, then those of the threads that come next."""
+    again = 0
+    for t in range(active):
+        word = mailbox + LEFT + (thread + t) % active * LINE
+        some = _take(word, t == 0)
+        while some != 0:
+            call(i64(row, 0), i64(row, 1), thread, again, some >> 32, some & LOW, i64(row, 4))
+            again = 1
+            some = _take(word, t == 0)
+
+
+@leaf
+def _barrier(mailbox, threads, row, more):  # type: ignore[no-untyped-def]
     phase = read(mailbox + PHASE)
     if increment(mailbox + ARRIVED) == threads - 1:
+        if more:
+            _deal(mailbox, row, threads)
         write(mailbox + ARRIVED, 0)
         write(mailbox + PHASE, phase + 1)
     else:
@@ -146,19 +205,23 @@ def _barrier(mailbox, threads):  # type: ignore[no-untyped-def]
 @leaf
 def _walk(mailbox, table, steps, thread, threads):  # type: ignore[no-untyped-def]
     for s in range(steps):
-        active = min(threads, i64(table, 4 * s + 2))
-        if thread < active:
-            call(i64(table, 4 * s), i64(table, 4 * s + 1), thread, active)
-        if threads > 1 and i64(table, 4 * s + 3) != 0:
-            _barrier(mailbox, threads)
+        row = table + ROW_BYTES * s
+        active = min(threads, i64(row, 2))
+        if active > 1:
+            if thread < active:
+                _share(mailbox, row, thread, active)
+        elif thread == 0:
+            call(i64(row, 0), i64(row, 1), 0, 0, 0, 1, 1)
+        if threads > 1 and i64(row, 3) != 0:
+            _barrier(mailbox, threads, row + ROW_BYTES, s + 1 < steps)
 
 
 def make_each() -> Callable[..., None]:
     """Tables that have nothing to do with each other: each is walked by one thread; (table, steps) at `tables`."""
 
-    def each(tid, nt, tables, parts):  # type: ignore[no-untyped-def]
-        for part in range(parts * tid // nt, parts * (tid + 1) // nt):
-            _walk(0, i64(tables, 2 * part), i64(tables, 2 * part + 1), 0, 1)
+    def each(begin, end, parts, tables, count):  # type: ignore[no-untyped-def]
+        for i in range(count * begin // parts, count * end // parts):
+            _walk(0, i64(tables, 2 * i), i64(tables, 2 * i + 1), 0, 1)
 
     return each
 
@@ -174,6 +237,7 @@ def make_run() -> Callable[..., None]:
         write(out, 0)
         if threads > 1 and posted == 0:
             increment(mailbox + TICKET)
+            _deal(mailbox, table, threads)
             write(mailbox + TABLE, table)
             write(mailbox + STEPS, steps)
             write(mailbox + THREADS, threads)

@@ -17,8 +17,8 @@ def make_multiply_adds(chains: int) -> Callable[..., None]:
     row = Tile(1, chains, 0)
     start, put, add = row.start, row.put, Tile(chains, 1, 0).slide(1, 0)
 
-    def multiply_adds(tid, nt, out, steps):  # type: ignore[no-untyped-def]
-        at = out + tid * chains * VECTOR_BYTES
+    def multiply_adds(thread, out, steps):  # type: ignore[no-untyped-def]
+        at = out + thread * chains * VECTOR_BYTES
         sums = start(at)
         for _ in range(steps):
             sums = add(sums, at, at)
@@ -33,10 +33,10 @@ def make_read(chains: int) -> Callable[..., None]:
     start, put, add = row.start, row.put, Tile(chains, 1, WIDTH).slide(1, 0)
     stride = chains * VECTOR_BYTES
 
-    def read(tid, nt, x, out, steps):  # type: ignore[no-untyped-def]
-        at = out + tid * stride
+    def read(thread, begin, end, parts, x, out, steps):  # type: ignore[no-untyped-def]
+        at = out + thread * stride
         sums = start(at)
-        for s in range(steps * tid // nt, steps * (tid + 1) // nt):
+        for s in range(steps * begin // parts, steps * end // parts):
             sums = add(sums, x + s * stride, at)
         put(sums, at, 0, 0, VECTOR_BYTES, 1, 1, chains)
 

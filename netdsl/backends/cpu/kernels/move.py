@@ -22,10 +22,10 @@ from netdsl.backends.cpu.simd import (
 def make_pack() -> Callable[..., None]:
     """The caller's NCHW array into blocks of channels; lanes past the last channel become 0."""
 
-    def pack(tid, nt, x, y, images, channels, height, width, y_image, y_plane, y_row):  # type: ignore[no-untyped-def]
+    def pack(begin, end, parts, x, y, images, channels, height, width, y_image, y_plane, y_row):  # type: ignore[no-untyped-def]
         blocks = (channels + WIDTH - 1) // WIDTH
         units = images * blocks * height
-        for unit in range(units * tid // nt, units * (tid + 1) // nt):
+        for unit in range(units * begin // parts, units * end // parts):
             h, image_block = unit % height, unit // height
             b, image = image_block % blocks, image_block // blocks
             yr = y + image * y_image + b * y_plane + h * y_row
@@ -55,15 +55,15 @@ def make_phases(stride: int) -> Callable[..., None]:
     every = strided(stride)
 
     def phases(  # type: ignore[no-untyped-def]
-        tid, nt, x, y, places, scratch, scratch_bytes, line, images, channels, x_height, x_width, top, left,
-        blocks, height, width, y_image, y_plane, y_row,
+        thread, begin, end, parts, x, y, places, scratch, scratch_bytes, line, images, channels, x_height, x_width,
+        top, left, blocks, height, width, y_image, y_plane, y_row,
     ):  # fmt: skip
-        lines = scratch + tid * scratch_bytes
+        lines = scratch + thread * scratch_bytes
         square = lines + stride * channels * line
         for i in range(0, stride * channels * line, 4):
             set_f32(lines + i, 0.0)
         units = images * height
-        for unit in range(units * tid // nt, units * (tid + 1) // nt):
+        for unit in range(units * begin // parts, units * end // parts):
             p, image = unit % height, unit // height
             for k in range(stride * channels):
                 h, c = p * stride - top + k // channels, k % channels
@@ -96,10 +96,10 @@ def make_phases(stride: int) -> Callable[..., None]:
 def make_unpack() -> Callable[..., None]:
     """A blocked map into plain CHW order: network outputs, and flattening. y_image is the stride between images."""
 
-    def unpack(tid, nt, x, y, images, channels, height, width, x_image, x_plane, x_row, y_image):  # type: ignore[no-untyped-def]
+    def unpack(begin, end, parts, x, y, images, channels, height, width, x_image, x_plane, x_row, y_image):  # type: ignore[no-untyped-def]
         blocks = (channels + WIDTH - 1) // WIDTH
         units = images * blocks * height
-        for unit in range(units * tid // nt, units * (tid + 1) // nt):
+        for unit in range(units * begin // parts, units * end // parts):
             h, image_block = unit % height, unit // height
             b, image = image_block % blocks, image_block // blocks
             xr = x + image * x_image + b * x_plane + h * x_row
@@ -114,8 +114,8 @@ def make_unpack() -> Callable[..., None]:
 def make_halo() -> Callable[..., None]:
     """Zeros around a map: `top` and `bottom` rows, `left` and `right` pixels. `row` and `pixel` are bytes."""
 
-    def halo(tid, nt, x, planes, plane, row, pixel, top, bottom, left, right, height):  # type: ignore[no-untyped-def]
-        for unit in range(planes * tid // nt, planes * (tid + 1) // nt):
+    def halo(begin, end, parts, x, planes, plane, row, pixel, top, bottom, left, right, height):  # type: ignore[no-untyped-def]
+        for unit in range(planes * begin // parts, planes * end // parts):
             base = x + unit * plane
             for h in range(top + height + bottom):
                 at = base + h * row
@@ -139,12 +139,12 @@ def make_gather() -> Callable[..., None]:
     """
 
     def gather(  # type: ignore[no-untyped-def]
-        tid, nt, x, y, channel, whole, row, column, fill, images, channels, first, height, width,
+        begin, end, parts, x, y, channel, whole, row, column, fill, images, channels, first, height, width,
         x_image, x_plane, x_row, y_image, y_plane, y_row, y_pixel,
     ):  # fmt: skip
         value = f32(fill)
         units = images * height
-        for unit in range(units * tid // nt, units * (tid + 1) // nt):
+        for unit in range(units * begin // parts, units * end // parts):
             p, image = unit % height, unit // height
             h = i64(row, p)
             xi, yi = x + image * x_image + h * x_row, y + image * y_image + p * y_row
@@ -172,8 +172,8 @@ def make_gather() -> Callable[..., None]:
 def make_batch_pixels() -> Callable[..., None]:
     """Feature vectors [image][feature] into [block][image][c]: the images of a batch become pixels of one map."""
 
-    def batch_pixels(tid, nt, x, y, images, blocks, x_image):  # type: ignore[no-untyped-def]
-        for b in range(blocks * tid // nt, blocks * (tid + 1) // nt):
+    def batch_pixels(begin, end, parts, x, y, images, blocks, x_image):  # type: ignore[no-untyped-def]
+        for b in range(blocks * begin // parts, blocks * end // parts):
             for image in range(images):
                 store(y + (b * images + image) * VECTOR_BYTES, load(x + image * x_image + b * VECTOR_BYTES))
 
@@ -183,8 +183,8 @@ def make_batch_pixels() -> Callable[..., None]:
 def make_clear() -> Callable[..., None]:
     """Zeros over `bytes` (a multiple of the vector's) for each image."""
 
-    def clear(tid, nt, y, images, y_image, bytes):  # type: ignore[no-untyped-def]
-        for image in range(images * tid // nt, images * (tid + 1) // nt):
+    def clear(begin, end, parts, y, images, y_image, bytes):  # type: ignore[no-untyped-def]
+        for image in range(images * begin // parts, images * end // parts):
             for i in range(0, bytes, VECTOR_BYTES):
                 store(y + image * y_image + i, zero())
 

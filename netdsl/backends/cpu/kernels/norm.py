@@ -30,12 +30,12 @@ def make_groupnorm() -> Callable[..., None]:
     """
 
     def groupnorm(  # type: ignore[no-untyped-def]
-        tid, nt, x, y, scale, shift, eps, images, groups, span, height, width,
+        begin, end, parts, x, y, scale, shift, eps, images, groups, span, height, width,
         x_image, x_plane, x_row, y_image, y_plane, y_row,
     ):  # fmt: skip
         count = np.float64(span * height * width)
         units = images * groups
-        for unit in range(units * tid // nt, units * (tid + 1) // nt):
+        for unit in range(units * begin // parts, units * end // parts):
             g, image = unit % groups, unit // groups
             xi, yi = x + image * x_image, y + image * y_image
             total = 0.0
@@ -71,11 +71,12 @@ def make_lrn() -> Callable[..., None]:
     """x / (k + alpha / size * sum of squares over `size` channels around)**beta; `facts` = (alpha / size, beta, k)."""
 
     def lrn(  # type: ignore[no-untyped-def]
-        tid, nt, x, y, facts, size, images, channels, height, width, x_image, x_plane, x_row, y_image, y_plane, y_row
-    ):
+        begin, end, parts, x, y, facts, size, images, channels, height, width,
+        x_image, x_plane, x_row, y_image, y_plane, y_row,
+    ):  # fmt: skip
         alpha, beta, k = f32(facts), f32(facts + 4), f32(facts + 8)
         units = images * height
-        for unit in range(units * tid // nt, units * (tid + 1) // nt):
+        for unit in range(units * begin // parts, units * end // parts):
             h, image = unit % height, unit // height
             xr, yr = x + image * x_image + h * x_row, y + image * y_image + h * y_row
             for w in range(width):
@@ -98,10 +99,10 @@ def make_softmax(logarithm: bool) -> Callable[..., None]:
     """exp(x) / sum exp(x) over the channels of each pixel, or its logarithm; the largest value is taken out first."""
 
     def softmax(  # type: ignore[no-untyped-def]
-        tid, nt, x, y, images, channels, height, width, x_image, x_plane, x_row, y_image, y_plane, y_row
+        begin, end, parts, x, y, images, channels, height, width, x_image, x_plane, x_row, y_image, y_plane, y_row
     ):
         units = images * height
-        for unit in range(units * tid // nt, units * (tid + 1) // nt):
+        for unit in range(units * begin // parts, units * end // parts):
             h, image = unit % height, unit // height
             for w in range(width):
                 xp = x + image * x_image + h * x_row + w * VECTOR_BYTES
@@ -130,11 +131,11 @@ def make_bilinear() -> Callable[..., None]:
     """Linear interpolation between rows low_h and high_h, share part_h of the latter (tables); columns likewise."""
 
     def bilinear(  # type: ignore[no-untyped-def]
-        tid, nt, x, y, low_h, high_h, part_h, low_w, high_w, part_w, images, blocks, height, width,
+        begin, end, parts, x, y, low_h, high_h, part_h, low_w, high_w, part_w, images, blocks, height, width,
         x_image, x_plane, x_row, y_image, y_plane, y_row,
     ):  # fmt: skip
         units = images * blocks * height
-        for unit in range(units * tid // nt, units * (tid + 1) // nt):
+        for unit in range(units * begin // parts, units * end // parts):
             p, image_block = unit % height, unit // height
             xb = x + (image_block // blocks) * x_image + (image_block % blocks) * x_plane
             yr = y + (image_block // blocks) * y_image + (image_block % blocks) * y_plane + p * y_row

@@ -70,12 +70,12 @@ def make_conv_planes(outputs: int, vectors: int, function: str | None) -> Callab
     step = 4 * outputs
 
     def conv_planes(  # type: ignore[no-untyped-def]
-        tid, nt, x, w, bias, taps, n_taps, run, x_group, y, r, limits, images, groups, bands, height, width,
+        begin, end, parts, x, w, bias, taps, n_taps, run, x_group, y, r, limits, images, groups, bands, height, width,
         x_image, x_row, y_image, y_plane, y_row, r_image, r_plane, r_row,
     ):  # fmt: skip
         low, high, a = broadcast(limits), broadcast(limits + 4), broadcast(limits + 8)
         units = images * groups * bands
-        for unit in range(units * tid // nt, units * (tid + 1) // nt):
+        for unit in range(units * begin // parts, units * end // parts):
             band, image_group = unit % bands, unit // bands
             g, image = image_group % groups, image_group // groups
             xg = x + image * x_image + g * x_group
@@ -107,12 +107,12 @@ def make_maxpool_planes(r: int, s: int, function: str | None) -> Callable[..., N
     load_strided = strided(2)
 
     def maxpool_planes(  # type: ignore[no-untyped-def]
-        tid, nt, x, y, parameter, images, planes, height, width, x_image, x_plane, x_row, y_image, y_plane, y_row,
-        stride,
+        begin, end, parts, x, y, parameter, images, planes, height, width, x_image, x_plane, x_row, y_image, y_plane,
+        y_row, stride,
     ):  # fmt: skip
         a = broadcast(parameter)
         units = images * planes * height
-        for unit in range(units * tid // nt, units * (tid + 1) // nt):
+        for unit in range(units * begin // parts, units * end // parts):
             p, image_plane = unit % height, unit // height
             plane, image = image_plane % planes, image_plane // planes
             xr = x + image * x_image + plane * x_plane + p * stride * x_row
@@ -134,12 +134,12 @@ def make_rows() -> Callable[..., None]:
     """
 
     def rows(  # type: ignore[no-untyped-def]
-        tid, nt, x, y, row, column, fill, start, stop, images, planes, height, width,
+        begin, end, parts, x, y, row, column, fill, start, stop, images, planes, height, width,
         x_image, x_plane, x_row, y_image, y_plane, y_row,
     ):  # fmt: skip
         value = f32(fill)
         units = images * planes * height
-        for unit in range(units * tid // nt, units * (tid + 1) // nt):
+        for unit in range(units * begin // parts, units * end // parts):
             plane, image_row = unit % planes, unit // planes  # rows of all planes together, as their readers share them
             p, image = image_row % height, image_row // height
             h = i64(row, p)

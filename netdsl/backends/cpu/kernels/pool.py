@@ -32,13 +32,13 @@ def make_maxpool(r: int, s: int, function: str | None) -> Callable[..., None]:
     apply = FUNCTIONS[function or "identity"]
 
     def maxpool(  # type: ignore[no-untyped-def]
-        tid, nt, x, y, parameter, images, blocks, bands, height, width, inner0, inner1, in_height, in_width,
+        begin, end, parts, x, y, parameter, images, blocks, bands, height, width, inner0, inner1, in_height, in_width,
         stride_h, stride_w, top, left, dilation_h, dilation_w, x_image, x_plane, x_row, y_image, y_plane, y_row,
     ):  # fmt: skip
         a = broadcast(parameter)
         apart = dilation_w * VECTOR_BYTES
         units = images * blocks * bands
-        for unit in range(units * tid // nt, units * (tid + 1) // nt):
+        for unit in range(units * begin // parts, units * end // parts):
             band, image_block = unit % bands, unit // bands
             xb = x + (image_block // blocks) * x_image + (image_block % blocks) * x_plane
             yb = y + (image_block // blocks) * y_image + (image_block % blocks) * y_plane
@@ -72,11 +72,11 @@ def make_avgpool() -> Callable[..., None]:
     """
 
     def avgpool(  # type: ignore[no-untyped-def]
-        tid, nt, x, y, h0, h1, w0, w1, scale, images, blocks, height, width,
+        begin, end, parts, x, y, h0, h1, w0, w1, scale, images, blocks, height, width,
         x_image, x_plane, x_row, y_image, y_plane, y_row,
     ):  # fmt: skip
         units = images * blocks
-        for unit in range(units * tid // nt, units * (tid + 1) // nt):
+        for unit in range(units * begin // parts, units * end // parts):
             xb = x + (unit // blocks) * x_image + (unit % blocks) * x_plane
             yb = y + (unit // blocks) * y_image + (unit % blocks) * y_plane
             for p in range(height):
@@ -96,10 +96,11 @@ def make_adaptive_maxpool() -> Callable[..., None]:
     """Maximum over bins: rows h0[p] .. h1[p], columns w0[q] .. w1[q]."""
 
     def adaptive_maxpool(  # type: ignore[no-untyped-def]
-        tid, nt, x, y, h0, h1, w0, w1, images, blocks, height, width, x_image, x_plane, x_row, y_image, y_plane, y_row,
+        begin, end, parts, x, y, h0, h1, w0, w1, images, blocks, height, width, x_image, x_plane, x_row, y_image,
+        y_plane, y_row,
     ):  # fmt: skip
         units = images * blocks
-        for unit in range(units * tid // nt, units * (tid + 1) // nt):
+        for unit in range(units * begin // parts, units * end // parts):
             xb = x + (unit // blocks) * x_image + (unit % blocks) * x_plane
             yb = y + (unit // blocks) * y_image + (unit % blocks) * y_plane
             for p in range(height):
@@ -118,11 +119,11 @@ def make_lppool(norm: int) -> Callable[..., None]:
     inverse = np.float32(1 / norm)
 
     def lppool(  # type: ignore[no-untyped-def]
-        tid, nt, x, y, h0, h1, w0, w1, scale, images, blocks, height, width,
+        begin, end, parts, x, y, h0, h1, w0, w1, scale, images, blocks, height, width,
         x_image, x_plane, x_row, y_image, y_plane, y_row,
     ):  # fmt: skip
         units = images * blocks
-        for unit in range(units * tid // nt, units * (tid + 1) // nt):
+        for unit in range(units * begin // parts, units * end // parts):
             xb = x + (unit // blocks) * x_image + (unit % blocks) * x_plane
             yb = y + (unit // blocks) * y_image + (unit % blocks) * y_plane
             for p in range(height):

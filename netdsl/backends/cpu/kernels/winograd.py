@@ -15,6 +15,7 @@ from typing import Any
 
 from netdsl.backends.cpu.kernels.functions import FUNCTIONS
 from netdsl.backends.cpu.kernels.matrices import input_stages, output
+from netdsl.backends.cpu.mailbox import LINE
 from netdsl.backends.cpu.simd import (
     VECTOR_BYTES,
     add,
@@ -25,6 +26,7 @@ from netdsl.backends.cpu.simd import (
     maximum,
     minimum,
     prefetch,
+    set_i64,
     store,
 )  # fmt: skip
 from netdsl.backends.cpu.tile import Tile
@@ -120,35 +122,39 @@ def make_winograd(
     multiply = multiply_lanes if parts else multiply_blocks
 
     def winograd(  # type: ignore[no-untyped-def]
-        tid, nt, x, places, u, live, u_tile, bias, y, r, limits, zeros, scratch, scratch_bytes,
+        thread, again, begin, end, parts, x, places, u, live, u_tile, bias, y, r, limits, zeros, scratch, scratch_bytes,
         images, down, across, depth, span, groups, blocks, patches, chunks, together, height, width,
         x_image, x_row, x_pixel, y_image, y_plane, y_row, r_image, r_plane, r_row,
     ):  # fmt: skip
         low, high, a = broadcast(limits), broadcast(limits + 4), broadcast(limits + 8)
         total = images * down * across
-        parts = (total + patches - 1) // patches
-        work = scratch + tid * scratch_bytes
+        pieces = (total + patches - 1) // patches
+        memo = scratch + thread * scratch_bytes
+        if again == 0:
+            set_i64(memo, -1)
+        work = memo + LINE
         v = work + (cells + side) * VECTOR_BYTES
         v_block = patches * VECTOR_BYTES
         v_cell = depth * v_block
         o = v + cells * v_cell
         o_cell = together * cols * v_block
-        units = parts * chunks
-        done = -1
-        for unit in range(units * tid // nt, units * (tid + 1) // nt):
-            chunk, part = unit % chunks, unit // chunks
-            first = total * part // parts
-            count = total * (part + 1) // parts - first
+        unit, stop_unit = pieces * chunks * begin // parts, pieces * chunks * end // parts
+        while unit < stop_unit:
+            piece, chunk = unit // chunks, unit % chunks
+            next_chunk = min(chunks, chunk + stop_unit - unit)
+            unit += next_chunk - chunk
+            first = total * piece // pieces
+            count = total * (piece + 1) // pieces - first
             pace = step // ((count + rows - 1) // rows)
-            if part != done:
+            if i64(memo, 0) != piece:
                 for b in range(depth):
                     for t in range(count):
                         place = first + t
                         image, p, q = place // (down * across), place // across % down * m, place % across * m
                         xt = x + image * x_image + i64(places, b) + p * x_row + q * x_pixel
                         transform_in(xt, x_row, x_pixel, v + b * v_block + t * VECTOR_BYTES, v_cell, work)
-                done = part
-            last = groups * (chunk + 1) // chunks
+                set_i64(memo, piece)
+            last = groups * next_chunk // chunks
             for g0 in range(groups * chunk // chunks, last, together):
                 g1 = min(last, g0 + together)
                 for e in range(cells):
