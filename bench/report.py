@@ -166,8 +166,8 @@ def ladder_text(record: Record) -> str:
     table = markdown(columns, [ladder.cells(r) for r in record["results"]], left=2)
     peak = record["roof"]["flops"] / 1e9
     return f"""\
-One convolution on one thread, whose measured peak is {peak:.0f} GFLOP/s, from plain loops to Winograd's algorithm
-(credited with the multiplications of the definition):
+One convolution on one thread, from plain loops to Winograd's algorithm (credited with the multiplications of the
+definition). The peak, {peak:.0f} GFLOP/s, is measured in turns with the rungs; each round has its own ratio.
 
 {table}
 

@@ -117,6 +117,27 @@ def test_ladder(tmp_path: Path) -> None:
     record = written(out)
     assert [r["rung"] for r in record["results"]] == [*ladder.LOWER, *ladder.UPPER]
     assert all(0 <= r["error"] <= 1e-4 and r["flops"] > 0 for r in record["results"])
+    assert record["roof"]["flops"] == np.median([r["peak"] for r in record["results"]]) and record["roof"]["bandwidth"]
+
+
+def test_rungs_take_turns_each_beside_a_peak_of_its_own() -> None:
+    happened: list[str] = []
+    numbers = iter(range(1, 100))
+
+    def clock(name: str) -> ladder.Clock:
+        return lambda: happened.append(name) or float(next(numbers))
+
+    found = ladder.in_turns({"low": clock("low"), "high": clock("high")}, clock("peak"), 2)
+    assert happened == ["peak", "low", "low", "peak", "high", "high"] * 2
+    assert found == {"low": [(3, 1), (9, 7)], "high": [(6, 4), (12, 10)]}
+
+
+def test_the_part_of_the_peak_does_not_depend_on_the_machines_speed() -> None:
+    """Every round, or every one but a few, runs at half of its peak, however fast the machine is then."""
+    samples = [(1.0, 100.0), (2.0, 50.0), (0.5, 200.0), (4.0, 25.0), (0.25, 400.0)]
+    assert ladder.speeds(50, samples) == {"seconds": 1, "flops": 50, "peak": 100, "part_of_peak": 0.5}
+    slow_peaks = [(1.0, 100.0), (1.0, 100.0), (3.0, 100.0), (4.0, 25.0), (4.0, 25.0)]
+    assert ladder.speeds(50, slow_peaks)["part_of_peak"] == 0.5 != 50 / 3 / 100
 
 
 def test_algebra(tmp_path: Path) -> None:
