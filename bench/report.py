@@ -145,9 +145,12 @@ def memory_text(record: Record) -> str:
 
 
 def scaling_text(record: Record) -> str:
-    columns = ("network", "threads", "ms, one", "ms, all", "speedup", "callers", "images/s, one", "all", "ratio")
-    table = markdown(columns, [scaling.cells(r) for r in record["results"]])
-    return f"One thread and all, one caller and many:\n\n{table}\n"
+    table = markdown(scaling.COLUMNS, [scaling.cells(r) for r in record["results"]])
+    return f"""\
+One thread and all, one caller and many. The machine's own speedup is that of its peak, in the same rounds.
+
+{table}
+"""
 
 
 def half_text(record: Record) -> str:
