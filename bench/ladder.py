@@ -45,6 +45,7 @@ from records import Record, write
 
 F32 = NDArray[np.float32]
 Clock = Callable[[], float]  # calls a rung; the seconds that it took
+RESOLUTION = time.get_clock_info("perf_counter").resolution  # of a tiny convolution, starting it may seem to take all
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,8 @@ def rungs(case: Case) -> Iterator[tuple[str, float, Clock]]:
         compiled = program(case, m)
         bound = Stepper(compiled, [case.x])
         step = next(i for i, s in enumerate(bound.plan.steps) if s.kernel.module != "move")
-        yield rung, difference(compiled([case.x]), [expected]), lambda bound=bound, step=step: bound.steps()[step]
+        error = difference(compiled([case.x]), [expected])
+        yield rung, error, lambda bound=bound, step=step: max(bound.steps()[step], RESOLUTION)
 
 
 def _timed(call: Callable[[], F32]) -> float:

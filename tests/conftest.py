@@ -10,8 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from netdsl import kept
+
+# No test asserts a time: what hypothesis draws may take as long as the machine needs.
+settings.register_profile("netdsl", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("netdsl")
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -1,4 +1,4 @@
-"""Tests neither read nor write what the person who runs them keeps, except compiled kernels."""
+"""Tests neither read nor write what the person who runs them keeps, except compiled kernels; none asserts a time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from fresh import in_fresh_process
 from netdsl import kept
@@ -39,3 +40,8 @@ def test_a_persons_folder_gets_kernels_alone(workers: int, tmp_path: Path, monke
     assert done.returncode == 0, done.stdout + done.stderr
     assert sorted(path.name for path in person.iterdir()) == ["kernels", "tuning"]
     assert list(file.parent.iterdir()) == [file]
+
+
+def test_what_hypothesis_draws_may_take_its_time() -> None:
+    """Unless a test says otherwise, it would fail above 200 milliseconds, or where drawing takes seconds."""
+    assert settings().deadline is None and HealthCheck.too_slow in settings().suppress_health_check

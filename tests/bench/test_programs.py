@@ -152,6 +152,12 @@ def test_ladder(tmp_path: Path) -> None:
     assert record["roof"]["flops"] == np.median([r["peak"] for r in record["results"]]) and record["roof"]["bandwidth"]
 
 
+def test_a_convolution_too_short_for_the_clock_has_a_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = ladder.Stepper.steps
+    monkeypatch.setattr(ladder.Stepper, "steps", lambda self: [0.0 for _ in steps(self)])
+    assert all(0 < r["flops"] < np.inf for r in ladder.measure(16, 6, 1))
+
+
 def test_rungs_take_turns_each_beside_a_peak_of_its_own() -> None:
     happened: list[str] = []
     numbers = iter(range(1, 100))

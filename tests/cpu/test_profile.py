@@ -42,9 +42,20 @@ def test_every_multiplication_is_somewhere(found: Profile) -> None:
     assert {step.op for step in found if step.macs} == {"conv", "dense"}
 
 
-def test_shares_add_up(found: Profile) -> None:
-    assert sum(step.share for step in found) == pytest.approx(1)
+def test_shares_are_parts_of_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = profile.Stepper.steps
+    monkeypatch.setattr(profile.Stepper, "steps", lambda self: [*map(float, range(len(steps(self))))])
+    found = compiled(threads=1).profile(np.zeros((1, 3, 20, 20), np.float32), rounds=1)
+    count = len(found)
+    assert [step.share for step in found] == [pytest.approx(i / (count * (count - 1) / 2)) for i in range(count)]
     assert found.seconds > 0
+
+
+def test_steps_too_short_for_the_clock_have_no_part_in_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = profile.Stepper.steps
+    monkeypatch.setattr(profile.Stepper, "steps", lambda self: [0.0 for _ in steps(self)])
+    found = compiled(threads=1).profile(np.zeros((1, 3, 20, 20), np.float32), rounds=1)
+    assert {(step.share, step.part, step.flops) for step in found} == {(0, 0, 0)} and str(found)
 
 
 def test_bytes_are_those_of_weights_inputs_and_results(found: Profile) -> None:
