@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import netdsl
-from netdsl.backends.cpu.machine import roof
+from netdsl.backends.cpu.machine import bandwidth
 from netdsl.backends.cpu.target import host
 from netdsl.benchmark import facts, interleave, noise
 from netdsl.cli.console import print_table
@@ -84,8 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> Record:
         for batch in numbers(given.batch):
             results += measure(network, batch, given.threads, peers, given.rounds)
     print_table(COLUMNS, [cells(r) for r in results], range(3, 9))
-    bandwidth = roof(given.threads).bandwidth
-    return write(given.out, facts(peers), results, threads=given.threads, rounds=given.rounds, bandwidth=bandwidth)
+    rate = bandwidth(given.threads)
+    return write(given.out, facts(peers), results, threads=given.threads, rounds=given.rounds, bandwidth=rate)
 
 
 def cells(r: Record) -> tuple[str, ...]:

@@ -6,6 +6,10 @@ A convolution is 3x3, stride 1, padding 1, with as many channels out as in, here
 compared with the definition first. The lower rungs live here only; the upper ones are netdsl's own kernels, timed as a
 step of a network is (the layout of their input and output is the one that neighbouring layers share). FLOP are those of
 the definition, two for each multiply-accumulate.
+
+The rungs take turns, and the peak is measured before each of them in each round, as a shared machine changes its speed
+by the minute: peak, rung, peak, next rung, … A rung is called twice in its turn, the second time counts. Seconds and
+peaks are medians of the rounds, and the part of the peak is the median of each round's own ratio.
 """
 
 from __future__ import annotations
@@ -15,8 +19,9 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -27,8 +32,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from netdsl.backends import reference
-from netdsl.backends.cpu.machine import roof
-from netdsl.backends.cpu.profile import profile
+from netdsl.backends.cpu.machine import bandwidth, peak_meter
+from netdsl.backends.cpu.profile import Stepper
 from netdsl.backends.cpu.program import Program
 from netdsl.benchmark import facts, noise
 from netdsl.cli.console import print_table
@@ -39,6 +44,8 @@ from netdsl.weights import random_weights
 from records import Record, write
 
 F32 = NDArray[np.float32]
+Clock = Callable[[], float]  # calls a rung; the seconds that it took
+RESOLUTION = time.get_clock_info("perf_counter").resolution  # of a tiny convolution, starting it may seem to take all
 
 
 @dataclass(frozen=True)
@@ -150,37 +157,58 @@ def case_of(channels: int, side: int) -> Case:
     return Case(graph, noise(graph, 1)[0], random_weights(graph))
 
 
+def rungs(case: Case) -> Iterator[tuple[str, float, Clock]]:
+    """Every rung for one convolution: its name, its error, what times it."""
+    (expected,) = reference.run(case.graph, case.tensors, [case.x])
+    for rung, make in LOWER.items():
+        call = make(case)
+        yield rung, difference([call()[None]], [expected]), partial(_timed, call)
+    for rung, m in UPPER.items():
+        compiled = program(case, m)
+        bound = Stepper(compiled, [case.x])
+        step = next(i for i, s in enumerate(bound.plan.steps) if s.kernel.module != "move")
+        error = difference(compiled([case.x]), [expected])
+        yield rung, error, lambda bound=bound, step=step: max(bound.steps()[step], RESOLUTION)
+
+
+def _timed(call: Callable[[], F32]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def in_turns(clocks: Mapping[str, Clock], peak: Clock, rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """By rung, for each round its seconds and the peak, in FLOP a second, as measured just before."""
+    found: dict[str, list[tuple[float, float]]] = {rung: [] for rung in clocks}
+    for _ in range(rounds):
+        for rung, clock in clocks.items():
+            ceiling = peak()
+            clock()  # does not count: the other rungs have had the caches
+            found[rung].append((clock(), ceiling))
+    return found
+
+
+def speeds(flop: int, samples: Sequence[tuple[float, float]]) -> Record:
+    """What is said of a rung of so many FLOP, from the seconds and the peak of each round."""
+    seconds = statistics.median(lasts for lasts, _ in samples)
+    part = statistics.median(flop / lasts / peak for lasts, peak in samples)
+    peak = statistics.median(peak for _, peak in samples)
+    return {"seconds": seconds, "flops": flop / seconds, "peak": peak, "part_of_peak": part}
+
+
 def measure(channels: int, side: int, rounds: int) -> list[Record]:
     """Seconds, FLOP a second and error of every rung for one convolution."""
     case = case_of(channels, side)
-    (expected,) = reference.run(case.graph, case.tensors, [case.x])
-    results = []
-    for rung, make in LOWER.items():
-        call = make(case)
-        results.append((rung, difference([call()[None]], [expected]), _median(call, rounds)))
-    for rung, m in UPPER.items():
-        compiled = program(case, m)
-        error = difference(compiled([case.x]), [expected])
-        step = next(s for s in profile(compiled, [case.x], rounds) if s.macs)
-        results.append((rung, error, step.seconds))
-    for rung, error, _ in results:
+    found = [*rungs(case)]
+    for rung, error, _ in found:
         if not error <= TOLERANCE:
             sys.exit(f"{rung} is wrong by {error:.1e} of the largest value; nothing is reported")
-    peak = roof(1).flops
+    samples = in_turns({rung: clock for rung, _, clock in found}, peak_meter(1), rounds)
     return [
-        {"rung": rung, "channels": channels, "side": side, "seconds": seconds, "error": error,
-         "flops": 2 * case.graph.macs / seconds, "part_of_peak": 2 * case.graph.macs / seconds / peak}
-        for rung, error, seconds in results
+        {"rung": rung, "channels": channels, "side": side, "error": error,
+         **speeds(2 * case.graph.macs, samples[rung])}
+        for rung, error, _ in found
     ]  # fmt: skip
-
-
-def _median(call: Callable[[], F32], rounds: int) -> float:
-    times = []
-    for _ in range(rounds + 1):  # the first does not count
-        started = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times[1:])
 
 
 def main(arguments: Sequence[str] | None = None) -> Record:
@@ -194,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> Record:
         channels, side = map(int, text.split("x"))
         results += measure(channels, side, given.rounds)
     print_table(("convolution", "rung", "ms", "GFLOP/s", "of peak", "error"), [cells(r) for r in results], range(2, 6))
-    peak = {"flops": roof(1).flops, "bandwidth": roof(1).bandwidth}
+    peak = {"flops": statistics.median(r["peak"] for r in results), "bandwidth": bandwidth(1)}
     return write(given.out, facts(), results, rounds=given.rounds, threads=1, roof=peak)
 
 

@@ -145,9 +145,12 @@ def memory_text(record: Record) -> str:
 
 
 def scaling_text(record: Record) -> str:
-    columns = ("network", "threads", "ms, one", "ms, all", "speedup", "callers", "images/s, one", "all", "ratio")
-    table = markdown(columns, [scaling.cells(r) for r in record["results"]])
-    return f"One thread and all, one caller and many:\n\n{table}\n"
+    table = markdown(scaling.COLUMNS, [scaling.cells(r) for r in record["results"]])
+    return f"""\
+One thread and all, one caller and many. The machine's own speedup is that of its peak, in the same rounds.
+
+{table}
+"""
 
 
 def half_text(record: Record) -> str:
@@ -166,8 +169,8 @@ def ladder_text(record: Record) -> str:
     table = markdown(columns, [ladder.cells(r) for r in record["results"]], left=2)
     peak = record["roof"]["flops"] / 1e9
     return f"""\
-One convolution on one thread, whose measured peak is {peak:.0f} GFLOP/s, from plain loops to Winograd's algorithm
-(credited with the multiplications of the definition):
+One convolution on one thread, from plain loops to Winograd's algorithm (credited with the multiplications of the
+definition). The peak, {peak:.0f} GFLOP/s, is measured in turns with the rungs; each round has its own ratio.
 
 {table}
 

@@ -2,8 +2,12 @@
 
     python bench/scaling.py [--networks vgg16_bn,…] [--callers 8] [--rounds 20] [--seconds 3]
 
-Threads: the time of one call with one thread / with all processors. Callers: images a second of so many Python threads
-that call one model at once / of one caller, each for some seconds.
+Threads: the time of one call with one thread / with all processors. Beside it what the machine gives: its peak
+(multiply-adds in registers) on all processors / on one. All four take turns in one process, and both ratios are medians
+of the rounds' own, as a shared machine changes its speed, and what its processors share, by the minute.
+
+Callers: images a second of so many Python threads that call one model at once / of one caller, in turns too, each for
+some seconds in all.
 """
 
 from __future__ import annotations
@@ -12,10 +16,11 @@ import argparse
 import statistics
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import netdsl
+from netdsl.backends.cpu.machine import peak_meter
 from netdsl.backends.cpu.threads import available_threads
 from netdsl.benchmark import facts, interleave, noise
 from netdsl.cli.console import print_table
@@ -26,6 +31,9 @@ from records import Record, write
 from workloads import chosen
 
 NETWORKS = "vgg16_bn,resnet18,resnet50,mobilenet_v2,lenet5"
+CALLER_ROUNDS = 3  # chosen: turns that the seconds of callers are cut into
+COLUMNS = ("network", "threads", "ms, one", "ms, all", "speedup", "the machine's",
+           "callers", "images/s, one", "all", "ratio")  # fmt: skip
 
 
 def measure(network: str, callers: int, rounds: int, seconds: float) -> Record:
@@ -34,12 +42,36 @@ def measure(network: str, callers: int, rounds: int, seconds: float) -> Record:
     weights, most = random_weights(graph), available_threads()
     inputs = noise(graph, 1)
     one, all_ = netdsl.compile(graph, weights, threads=1), netdsl.compile(graph, weights, threads=most)
-    times = interleave({"one": lambda: [one(*inputs)], "all": lambda: [all_(*inputs)]}, rounds, 0.01)
-    single, many = (statistics.median(times[name]) for name in ("one", "all"))
-    alone, together = (throughput(all_, inputs, n, seconds) for n in (1, callers))
-    return {"network": network, "threads": most, "seconds_one_thread": single, "seconds_all_threads": many,
-            "speedup": single / many, "callers": callers, "images_per_second_one_caller": alone,
-            "images_per_second_all_callers": together, "throughput": together / alone}  # fmt: skip
+    peak_one, peak_all = peak_meter(1), peak_meter(most)
+    calls = {"one": lambda: [one(*inputs)], "peak of one": lambda: [peak_one()],
+             "all": lambda: [all_(*inputs)], "peak of all": lambda: [peak_all()]}  # fmt: skip
+    speeds = of_threads(interleave(calls, rounds, 0.01), most)
+    turns = [[throughput(all_, inputs, n, seconds / CALLER_ROUNDS) for n in (1, callers)] for _ in range(CALLER_ROUNDS)]
+    return {"network": network, "threads": most, **speeds, "callers": callers, **of_callers(turns)}
+
+
+def of_threads(times: Mapping[str, Sequence[float]], threads: int) -> Record:
+    """What is said of threads, from the seconds of each round: calls, and measurements of the peak.
+
+    To measure the peak of all takes `threads` times the FLOP that one takes.
+    """
+    return {"seconds_one_thread": statistics.median(times["one"]),
+            "seconds_all_threads": statistics.median(times["all"]),
+            "speedup": _ratio(times["one"], times["all"]),
+            "machine_speedup": threads * _ratio(times["peak of one"], times["peak of all"])}  # fmt: skip
+
+
+def of_callers(turns: Sequence[Sequence[float]]) -> Record:
+    """What is said of callers, from each turn's images a second: of one, of all."""
+    alone, together = zip(*turns, strict=True)
+    return {"images_per_second_one_caller": statistics.median(alone),
+            "images_per_second_all_callers": statistics.median(together),
+            "throughput": _ratio(together, alone)}  # fmt: skip
+
+
+def _ratio(above: Sequence[float], below: Sequence[float]) -> float:
+    """The median of the rounds' own ratios."""
+    return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
 def throughput(model: Model, inputs: Sequence[Array], callers: int, seconds: float) -> float:
@@ -75,8 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> Record:
     parser.add_argument("--out", type=Path, help="write the results here (default: only print)")
     given = parser.parse_args(arguments)
     results = [measure(w.network, given.callers, given.rounds, given.seconds) for w in chosen(given.networks)]
-    columns = ("network", "threads", "ms, one", "ms, all", "speedup", "callers", "images/s, one", "all", "ratio")
-    print_table(columns, [cells(r) for r in results], range(1, 9))
+    print_table(COLUMNS, [cells(r) for r in results], range(1, 10))
     return write(given.out, facts(), results, rounds=given.rounds)
 
 
@@ -84,7 +115,8 @@ def cells(r: Record) -> tuple[str, ...]:
     times = (f"{r[key] * 1e3:.3g}" for key in ("seconds_one_thread", "seconds_all_threads"))
     rates = (f"{r[f'images_per_second_{who}']:.4g}" for who in ("one_caller", "all_callers"))
     network, threads, callers = r["network"], str(r["threads"]), str(r["callers"])
-    return network, threads, *times, f"{r['speedup']:.2f}", callers, *rates, f"{r['throughput']:.2f}"
+    speedups = (f"{r[key]:.2f}" for key in ("speedup", "machine_speedup"))
+    return network, threads, *times, *speedups, callers, *rates, f"{r['throughput']:.2f}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""What is kept between processes in the user's cache folder: compiled kernels, parser tables, trees, downloads.
+"""What is kept between processes in the user's cache folder, each kind in a folder of its own.
+
+kernels   machine code                       targets   what LLVM says of the processor
+tables    of the parser of texts             tuning    algorithms that `netdsl tune` found fastest
+trees     of texts that were read, thinned   weights   downloads
 
 A kept file carries the SHA-256 of its content and appears whole or not at all, so one that is damaged, half-written or
 not readable counts as absent.
@@ -7,6 +11,7 @@ not readable counts as absent.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from netdsl.errors import NetWarning
@@ -52,6 +57,22 @@ def write(path: Path, content: bytes) -> None:
     except OSError:
         os.unlink(temporary)
         raise
+
+
+def thin_out(folder: Path, most: int, most_bytes: int) -> None:
+    """Remove the oldest files of a folder, beyond so many or so many bytes. What cannot be removed stays."""
+    found = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):  # another process removed it
+                status = entry.stat()
+                found.append((status.st_mtime_ns, status.st_size, entry.path))
+    total = 0
+    for i, (_, size, path) in enumerate(sorted(found, reverse=True)):
+        total += size
+        if i >= most or total > most_bytes:
+            with suppress(OSError):
+                os.unlink(path)
 
 
 def check_writable(folder: Path) -> None:

@@ -306,7 +306,8 @@ class Model:
         """How long each step of a call on these inputs takes: kernel, time, FLOP/s, part of the machine's peak.
 
         The inputs are those of a call, with at least one image. Each step is timed `rounds` times, and its median kept;
-        the machine's peak and bandwidth are measured at the first profile of a process. Printable; iterates over steps.
+        the machine's peak is measured between them (a GPU's once), its bandwidth at the first profile of a process.
+        Printable; iterates over steps.
         Errors: InputError, and DeviceError where the device has no steps.
         """
         if self.device == "reference":

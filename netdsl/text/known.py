@@ -1,7 +1,8 @@
 """Syntax trees kept between processes: a text that was read before takes neither Lark nor its tables.
 
 The tree of a file without faults is kept as JSON under the file's name, with a digest of its text and of everything
-that makes trees of texts. A file that changes is parsed again, and takes the place of what it was.
+that makes trees of texts. A file that changes is parsed again, and takes the place of what it was. Whoever keeps a tree
+removes the oldest beyond MOST_TREES and MOST_BYTES.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from netdsl import kept
 from netdsl.errors import Diagnostic, Source, Span
 from netdsl.text import tree
 
+MOST_TREES, MOST_BYTES = 500, 16 << 20  # chosen: all that ship are 49, of 200 KB
 _SOURCES = ("known", "parse", "transform", "tree")  # what decides which tree a text has, besides the grammar
 
 
@@ -40,6 +42,7 @@ def syntax_tree(source: Source) -> tuple[tree.File, list[Diagnostic]]:
     if not faults and source.name != "<text>":
         with suppress(OSError, RecursionError):  # then the next process parses it too
             kept.write(path, json.dumps([digest, file], default=_plain, separators=(",", ":")).encode())
+            kept.thin_out(path.parent, MOST_TREES, MOST_BYTES)
     return file, faults
 
 

@@ -89,6 +89,38 @@ def test_scaling(tiny: str, tmp_path: Path) -> None:
     scaling.main(["--networks", tiny, "--callers", "3", "--rounds", "1", "--seconds", "0.05", "--out", str(out)])
     (result,) = written(out)["results"]
     assert result["callers"] == 3 and result["speedup"] > 0 and result["throughput"] > 0
+    assert result["machine_speedup"] > 0
+
+
+def test_threads_stand_beside_what_the_machine_gives() -> None:
+    """Two threads give 1.5 times as much, the machine 1.6 times, however fast it is in a round."""
+    slow = [1.0, 3.0, 0.5, 7.0, 1.0]
+    times = {"one": [3 * s for s in slow], "all": [2 * s for s in slow],
+             "peak of one": [8 * s for s in slow], "peak of all": [10 * s for s in slow]}  # fmt: skip
+    found = scaling.of_threads(times, 2)
+    assert found["seconds_one_thread"] == 3 and found["seconds_all_threads"] == 2
+    assert found["speedup"] == 1.5 and found["machine_speedup"] == pytest.approx(1.6)
+
+
+def test_ratios_are_those_of_the_same_round() -> None:
+    """The machine slowed down twice, between and within rounds."""
+    assert scaling.of_callers([(100, 150), (50, 75), (50, 30)]) == {
+        "images_per_second_one_caller": 50, "images_per_second_all_callers": 75, "throughput": 1.5,
+    }  # fmt: skip
+    one, all_ = [1.0, 1.0, 6.0, 8.0, 8.0], [0.5, 0.5, 4.0, 4.0, 4.0]
+    assert scaling.of_threads({"one": one, "all": all_, "peak of one": one, "peak of all": all_}, 2)["speedup"] == 2
+
+
+def test_calls_and_peaks_of_one_thread_and_of_all_take_turns(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[str] = []
+
+    def interleave(calls: dict[str, object], rounds: int, seconds: float) -> dict[str, list[float]]:
+        taken.extend(calls)
+        return {name: [1.0] * rounds for name in calls}
+
+    monkeypatch.setattr(scaling, "interleave", interleave)
+    assert scaling.measure(tiny, 1, 2, 0.01)["machine_speedup"] == available_threads()
+    assert taken == ["one", "peak of one", "all", "peak of all"]
 
 
 def test_half(tmp_path: Path) -> None:
@@ -117,6 +149,33 @@ def test_ladder(tmp_path: Path) -> None:
     record = written(out)
     assert [r["rung"] for r in record["results"]] == [*ladder.LOWER, *ladder.UPPER]
     assert all(0 <= r["error"] <= 1e-4 and r["flops"] > 0 for r in record["results"])
+    assert record["roof"]["flops"] == np.median([r["peak"] for r in record["results"]]) and record["roof"]["bandwidth"]
+
+
+def test_a_convolution_too_short_for_the_clock_has_a_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = ladder.Stepper.steps
+    monkeypatch.setattr(ladder.Stepper, "steps", lambda self: [0.0 for _ in steps(self)])
+    assert all(0 < r["flops"] < np.inf for r in ladder.measure(16, 6, 1))
+
+
+def test_rungs_take_turns_each_beside_a_peak_of_its_own() -> None:
+    happened: list[str] = []
+    numbers = iter(range(1, 100))
+
+    def clock(name: str) -> ladder.Clock:
+        return lambda: happened.append(name) or float(next(numbers))
+
+    found = ladder.in_turns({"low": clock("low"), "high": clock("high")}, clock("peak"), 2)
+    assert happened == ["peak", "low", "low", "peak", "high", "high"] * 2
+    assert found == {"low": [(3, 1), (9, 7)], "high": [(6, 4), (12, 10)]}
+
+
+def test_the_part_of_the_peak_does_not_depend_on_the_machines_speed() -> None:
+    """Every round, or every one but a few, runs at half of its peak, however fast the machine is then."""
+    samples = [(1.0, 100.0), (2.0, 50.0), (0.5, 200.0), (4.0, 25.0), (0.25, 400.0)]
+    assert ladder.speeds(50, samples) == {"seconds": 1, "flops": 50, "peak": 100, "part_of_peak": 0.5}
+    slow_peaks = [(1.0, 100.0), (1.0, 100.0), (3.0, 100.0), (4.0, 25.0), (4.0, 25.0)]
+    assert ladder.speeds(50, slow_peaks)["part_of_peak"] == 0.5 != 50 / 3 / 100
 
 
 def test_algebra(tmp_path: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import threading
 import time
 
 import numpy as np
 import pytest
 
+from netdsl.backends import cpu
+from netdsl.backends.cpu import bank as banks
 from netdsl.backends.cpu.bank import SLAB_FLOATS, Rows, WeightBank
 from netdsl.errors import WeightsError
 from netdsl.graph.build import build
@@ -87,6 +91,45 @@ def test_two_callers_at_a_time_get_the_same() -> None:
     for caller in callers:
         caller.join()
     assert made == [1] and len(seen) == 4 and len(set(seen)) == 1
+
+
+def _answer(program: cpu.Program, x: np.ndarray, expected: np.ndarray, queue: object) -> None:
+    queue.put(np.array_equal(program([x])[0], expected))  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_forked_while_another_thread_packs_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = build("netdsl 1\nnet a {\n  input x 20x5x7\n  conv 21 3x3 | relu\n}\n")
+    weights, x = random_weights(graph), np.ones((2, 20, 5, 7), np.float32)
+    (expected,) = cpu.lower(graph, weights, 1)([x])
+    aligned, packing, go_on = banks.aligned, threading.Event(), threading.Event()
+
+    def stopped(count: int) -> np.ndarray:
+        if threading.current_thread() is packer:  # which holds the locks of what it packs and of the slabs
+            packing.set()
+            go_on.wait(60)
+        return aligned(count)
+
+    program = cpu.lower(graph, weights, 1)
+    bank = program._bank = WeightBank(weights)
+    program._plans.clear()
+    packer, answers = threading.Thread(target=lambda: answers.append(program([x])[0])), []
+    monkeypatch.setattr(banks, "aligned", stopped)
+    packer.start()
+    assert packing.wait(60) and bank._placing.locked()
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_answer, args=(program, x, expected, queue), daemon=True)
+    child.start()
+    try:
+        assert queue.get(timeout=60)
+    finally:
+        go_on.set()
+        packer.join(60)
+        child.kill()
+        child.join(60)
+    assert np.array_equal(answers[0], expected)  # and the parent goes on
 
 
 BODIES = {  # and whether rows of the first weight are taken as they are needed

@@ -102,9 +102,12 @@ def test_two_processes_at_once_share_an_empty_cache(tmp_path: Path) -> None:
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
+    said = set()
     for process in both:
         out, err = process.communicate(timeout=300)
-        assert (process.returncode, out.strip(), err) == (0, "compiled", "")
+        assert (process.returncode, err) == (0, "")
+        said.add(out.strip())
+    assert "compiled" in said <= {"compiled", "cached"}  # one that starts late may find all done
     assert not kernels(tmp_path, "*.part") and ran(tmp_path) == "cached"
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import netdsl
-from netdsl.backends.cpu import machine
+from netdsl.backends.cpu import machine, profile
 from netdsl.errors import DeviceError, InputError
-from netdsl.profiles import Profile
+from netdsl.profiles import Profile, Roof
 from netdsl.weights import random_weights
 
 TEXT = """netdsl 1
@@ -42,9 +42,20 @@ def test_every_multiplication_is_somewhere(found: Profile) -> None:
     assert {step.op for step in found if step.macs} == {"conv", "dense"}
 
 
-def test_shares_add_up(found: Profile) -> None:
-    assert sum(step.share for step in found) == pytest.approx(1)
+def test_shares_are_parts_of_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = profile.Stepper.steps
+    monkeypatch.setattr(profile.Stepper, "steps", lambda self: [*map(float, range(len(steps(self))))])
+    found = compiled(threads=1).profile(np.zeros((1, 3, 20, 20), np.float32), rounds=1)
+    count = len(found)
+    assert [step.share for step in found] == [pytest.approx(i / (count * (count - 1) / 2)) for i in range(count)]
     assert found.seconds > 0
+
+
+def test_steps_too_short_for_the_clock_have_no_part_in_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = profile.Stepper.steps
+    monkeypatch.setattr(profile.Stepper, "steps", lambda self: [0.0 for _ in steps(self)])
+    found = compiled(threads=1).profile(np.zeros((1, 3, 20, 20), np.float32), rounds=1)
+    assert {(step.share, step.part, step.flops) for step in found} == {(0, 0, 0)} and str(found)
 
 
 def test_bytes_are_those_of_weights_inputs_and_results(found: Profile) -> None:
@@ -91,13 +102,37 @@ def test_what_cannot_be_profiled() -> None:
         model.profile(np.zeros((1, 3, 9, 9), np.float32))
 
 
-def test_the_roof_is_measured_once_in_a_process() -> None:
-    first = machine.roof(1)
-    assert machine.roof(1) is first
-    assert first.threads == 1 and first.flops > 0 and first.bandwidth > 0
-    assert machine.roof(10_000).threads == machine.available_threads()
+def test_the_peak_is_measured_between_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is half as fast for most rounds is judged by what it did then."""
+    steps, happened, peaks = profile.Stepper.steps, [], iter([8e9, 4e9, 4e9])
+
+    def peak_meter(threads: int) -> Any:
+        return lambda: happened.append(f"peak of {threads}") or next(peaks)
+
+    def stepped(self: profile.Stepper) -> list[float]:
+        happened.append("steps")
+        return [1e-3] * len(steps(self))
+
+    monkeypatch.setattr(profile, "peak_meter", peak_meter)
+    monkeypatch.setattr(profile.Stepper, "steps", stepped)
+    found = compiled(threads=1).profile(np.zeros((1, 3, 20, 20), np.float32), rounds=3)
+    assert happened == ["peak of 1", "steps", "steps"] * 3  # of the steps, once to warm up
+    assert found.roof.flops == found.as_dict()["machine"]["flops"] == 4e9
+    assert [step.part for step in found] == [pytest.approx(2 * step.macs / 1e-3 / 4e9) for step in found]
+
+
+def test_many_rounds_take_no_more_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[float] = []
+    monkeypatch.setattr(profile, "peak_meter", lambda threads: lambda: measured.append(1e9) or 1e9)
+    compiled("lenet5").profile(np.zeros((1, 1, 32, 32), np.float32), rounds=200)
+    assert len(measured) == profile.MOST_PEAKS
+
+
+def test_what_the_machine_can_do() -> None:
+    assert all(machine.peak_meter(threads)() > 0 for threads in (1, 2))
+    assert machine.bandwidth(1) == machine.bandwidth(1) > 0  # measured once in a process
 
 
 def test_the_roof_bends_where_bytes_and_flops_meet() -> None:
-    roof = machine.Roof(1, flops=100.0, bandwidth=10.0)
+    roof = Roof(1, flops=100.0, bandwidth=10.0)
     assert (roof.at(1), roof.at(10), roof.at(1000)) == (10, 100, 100)

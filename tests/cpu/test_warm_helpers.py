@@ -15,12 +15,13 @@ from netdsl.backends.cpu.jit import Kernel
 
 KERNELS = [Kernel("move", f"kernel{i}") for i in range(6)]
 
+FIRST = "read line; echo done; touch first"  # a helper's first kernel, after which this process goes on
 HELPERS = {  # what a helper does, in the shell; it answers a line with a line
     "hangs at once": "exec sleep 600",
-    "hangs after its first": "read line; echo done; exec sleep 600",
+    "hangs after its first": f"{FIRST}; exec sleep 600",
     "is stopped": "kill -STOP $$; exec sleep 600",
     "ends at once": "exit 0",
-    "fails after its first": "read line; echo done; exit 1",
+    "fails after its first": f"{FIRST}; exit 1",
 }
 
 Compile = Callable[[], list[Kernel]]
@@ -32,16 +33,18 @@ def compile_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
 
     def compiled(script: str) -> list[Kernel]:
         here: list[Kernel] = []
+        end = time.monotonic() + 60
 
         def load(kernel: Kernel) -> None:
             here.append(kernel)
-            time.sleep(0.05)  # so that the helper has a kernel before all are gone
+            while FIRST in script and not (tmp_path / "first").exists() and time.monotonic() < end:
+                time.sleep(0.01)
 
         started: list[Any] = []
         process = subprocess.Popen
 
         def popen(command: list[str], **pipes: Any) -> Any:
-            started.append(process(["/bin/sh", "-c", script], **pipes))
+            started.append(process(["/bin/sh", "-c", script], cwd=tmp_path, **pipes))
             return started[-1]
 
         monkeypatch.setattr(warm, "load", load)
@@ -65,7 +68,7 @@ def test_what_a_helper_does_not_deliver_is_compiled_here(
 
 
 def test_a_helper_takes_its_share(compile_with: Callable[[str], list[Kernel]]) -> None:
-    here = compile_with("while read line; do echo done; done")
+    here = compile_with(f"{FIRST}; while read line; do echo done; done")
     assert len(here) == len(set(here)) < len(KERNELS)
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -85,6 +89,80 @@ def test_trees_of_another_grammar_do_not_count(cache: Path, monkeypatch: pytest.
 def test_a_cache_that_cannot_be_written_is_no_error(cache: Path) -> None:
     cache.write_text("no folder")
     assert known.syntax_tree(PLAIN) == parse_tolerant(PLAIN)
+
+
+def keep_some(cache: Path, count: int) -> list[Path]:
+    """So many trees, each older than the next."""
+    paths: list[Path] = []
+    for i in range(count):
+        known.syntax_tree(Source(f"{i}.net", PLAIN.text))
+        (new,) = set(cache.iterdir()) - set(paths)
+        os.utime(new, (1000 + i, 1000 + i))
+        paths.append(new)
+    return paths
+
+
+@pytest.mark.parametrize("limit", ["MOST_TREES", "MOST_BYTES"])
+def test_the_oldest_trees_make_room(limit: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = keep_some(cache, 5)
+    monkeypatch.setattr(known, limit, 3 if limit == "MOST_TREES" else 3 * paths[0].stat().st_size)
+    known.syntax_tree(Source("5.net", PLAIN.text))
+    left = set(cache.iterdir())
+    assert len(left) == 3 and left & set(paths) == set(paths[3:])
+
+
+def test_a_tree_that_is_there_costs_no_look_at_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = known.syntax_tree(PLAIN)
+    monkeypatch.setattr(kept, "thin_out", None)
+    assert known.syntax_tree(PLAIN) == expected
+
+
+def test_trees_that_cannot_be_removed_stay(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = keep_some(cache, 3)
+
+    def refuse(path: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    monkeypatch.setattr(known, "MOST_TREES", 1)
+    source = Source("3.net", PLAIN.text)
+    assert known.syntax_tree(source) == parse_tolerant(source)
+    assert set(paths) < set(cache.iterdir())
+
+
+@pytest.mark.parametrize("where", ["mkstemp", "replace"])
+@pytest.mark.parametrize("why", [(28, "No space left on device"), (30, "Read-only file system")])
+def test_a_disk_that_takes_nothing_is_no_error(
+    where: str, why: tuple[int, str], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = keep_some(cache, 2)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(*why)
+
+    monkeypatch.setattr(tempfile if where == "mkstemp" else os, where, refuse)
+    source = Source("2.net", PLAIN.text)
+    assert known.syntax_tree(source) == known.syntax_tree(source) == parse_tolerant(source)
+    assert set(cache.iterdir()) == set(paths)
+
+
+def test_processes_that_thin_out_at_once_keep_going(tmp_path: Path, cache: Path) -> None:
+    code = """if True:
+        import sys
+        from netdsl.errors import Source
+        from netdsl.text import known
+        known.MOST_TREES = 3
+        for i in range(40):
+            file, faults = known.syntax_tree(Source(f"{sys.argv[1]}{i}.net", "netdsl 1\\nnet a {\\n relu\\n}\\n"))
+            assert file.nets and not faults
+    """
+    environment = {**os.environ, "NETDSL_CACHE": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    running = [subprocess.Popen([*command, who], env=environment, stderr=subprocess.PIPE, text=True) for who in "abc"]
+    for process in running:
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0 and not err, err
+    assert 1 <= len(list(cache.iterdir())) <= 3
 
 
 @pytest.mark.parametrize("direction", ["dumps", "loads"])

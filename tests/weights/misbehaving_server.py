@@ -56,7 +56,7 @@ class Server:
             headers["Content-Range"] = f"bytes {first}-{len(self.content) - 1}/{len(self.content)}"
         self.reply(request, 206 if asked else 200, headers)
         if self.gate:
-            self.gate.wait(20)
+            self.gate.wait(60)
         request.wfile.write(body if self.cut is None else body[: self.cut])
 
     @staticmethod

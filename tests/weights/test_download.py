@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import http.client
 import io
 import socket
 import threading
@@ -190,7 +191,15 @@ def test_server_that_talks_nonsense_or_hangs_up():
 
 
 def test_server_that_falls_silent(monkeypatch):
-    monkeypatch.setattr(download, "TIMEOUT", 0.2)
+    read = http.client.HTTPResponse.read
+
+    def impatient(reply, amount):
+        connection = reply.fp.raw._sock
+        assert connection.gettimeout() == download.TIMEOUT
+        connection.settimeout(0.1)  # the server has said all that it will, so a short wait tells as much as a long one
+        return read(reply, amount)
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read", impatient)
     with talker(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc", hang=True) as port:
         fails(WeightsSpec(url=f"http://127.0.0.1:{port}/{NAME}"), "fetch-cut")
 
@@ -207,13 +216,13 @@ def talker(greeting, hang=False):
                 connection.recv(65536)
                 connection.sendall(greeting)
                 if hang:
-                    done.wait(20)
+                    done.wait(60)
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield listener.getsockname()[1]
         done.set()
-        thread.join(20)
+        thread.join(60)
 
 
 def test_redirects(server):

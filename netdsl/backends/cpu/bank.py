@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,10 @@ class Packed(Data):
     def __init__(self, make: Callable[[], F32]) -> None:
         self._make = make
         self._made: F32 | None = None
+        self.unlock()
+
+    def unlock(self) -> None:
+        """A lock that nobody holds."""
         self._making = threading.Lock()
 
     @property
@@ -61,12 +67,19 @@ class WeightBank:
 
     def __init__(self, stored: Mapping[str, NDArray[Any]], precision: str = "float32") -> None:
         self.stored, self.precision = stored, precision
-        self.packed: dict[tuple[Any, ...], Data] = {}
+        self.packed: dict[tuple[Any, ...], Packed] = {}
         self._waiting: deque[Packed] = deque()
         self._local = _Reads()
         self._slabs: list[F32] = []
         self._used = 0  # floats of the last slab
+        self.unlock()
+        _banks.add(self)
+
+    def unlock(self) -> None:
+        """Locks that nobody holds, here and in all that is packed."""
         self._placing = threading.Lock()
+        for packed in self.packed.values():
+            packed.unlock()
 
     def value(self, node: Node, role: str) -> F32 | None:
         """A node's weight as float32, or None when it has none of that role."""
@@ -146,3 +159,15 @@ class _Reads(threading.local):
 
     def __init__(self) -> None:
         self.arrays: list[NDArray[Any]] = []
+
+
+_banks: WeakSet[WeightBank] = WeakSet()
+
+
+def _after_fork() -> None:
+    for bank in _banks:  # a thread that was packing is not in the child: what it began is packed when it is asked for
+        bank.unlock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

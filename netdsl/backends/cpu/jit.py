@@ -12,6 +12,7 @@ half-written or not readable counts as absent; a folder that cannot be written m
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -205,6 +206,15 @@ def is_cached(kernel: Kernel) -> bool:
 def is_kept(kernel: Kernel) -> bool:
     """Whether a whole file for a kernel is in the cache."""
     return kept.read(_path(kernel.name)) is not None
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()  # a thread that held it is not in the child
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def load_all(kernels: Iterable[Kernel], progress: Progress | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What this machine can do at most: multiply-adds a second, bytes read a second. Measured, once in a process.
+"""What this machine can do at most, as measured: multiply-adds a second, bytes read a second.
 
 Source: Williams et al., "Roofline: an insightful visual performance model", CACM 52(4), 2009.
 """
@@ -6,6 +6,7 @@ Source: Williams et al., "Roofline: an insightful visual performance model", CAC
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -13,9 +14,9 @@ import numpy as np
 
 from netdsl.backends.cpu import jit
 from netdsl.backends.cpu.target import VECTOR_BYTES, WIDTH, host
-from netdsl.backends.cpu.threads import available_threads, team
+from netdsl.backends.cpu.threads import team
+from netdsl.backends.cpu.tiles import wanted
 from netdsl.backends.cpu.views import aligned
-from netdsl.profiles import Roof
 
 CHAINS = host().registers - 4  # chosen: above latency x units of any processor so far (16), and fits the registers
 MULTIPLY_ADDS = jit.Kernel("measure", "multiply_adds", (CHAINS,))
@@ -23,26 +24,28 @@ READ = jit.Kernel("measure", "read", (CHAINS,))
 
 LEAST_BYTES, MOST_BYTES = 256 << 20, 1 << 30  # chosen: read twice the largest cache, within these limits
 STEPS = 100_000  # chosen: a run of half a millisecond or more
-RUNS, READ_RUNS = 20, 6  # chosen: the best of so many runs counts, as a ceiling is meant
+PEAK_RUNS, READ_RUNS = 3, 6  # chosen: the best of so many runs counts, as a ceiling is meant
 
 
-def roof(threads: int | None = None) -> Roof:
-    """The roof of so many threads (None: as many as the process has processors), measured at the first call."""
-    return _measured(min(threads or available_threads(), available_threads()))
+def peak_meter(threads: int) -> Callable[[], float]:
+    """A function that measures FLOP a second of so many threads (a multiply-add is two), in some two milliseconds.
+
+    A machine that others share changes its speed from minute to minute: call it next to whatever is compared with it.
+    """
+    out, steps = aligned((1 + threads) * CHAINS * WIDTH), threads * STEPS
+    out[:] = np.linspace(0.0, 1e-3, out.size, dtype=np.float32)
+    return lambda: 2 * steps * CHAINS * WIDTH / _best(MULTIPLY_ADDS, [out.ctypes.data, steps], threads, PEAK_RUNS)
 
 
 @cache
-def _measured(threads: int) -> Roof:
-    out = aligned(threads * CHAINS * WIDTH)
-    out[:] = np.linspace(0.0, 1e-3, out.size, dtype=np.float32)
-    flop = 2 * threads * STEPS * CHAINS * WIDTH
-    flops = flop / _best(MULTIPLY_ADDS, [out.ctypes.data, STEPS], threads, RUNS)
+def bandwidth(threads: int) -> float:
+    """Bytes a second that so many threads read from memory, measured at the first call."""
     size = min(max(2 * _largest_cache(), LEAST_BYTES), MOST_BYTES)
-    x = aligned(size // 4)
-    x[:] = 0.0
+    x, out = aligned(size // 4), aligned(threads * CHAINS * WIDTH)
+    x[:], out[:] = 0.0, 0.0
     steps = size // (CHAINS * VECTOR_BYTES)
     seconds = _best(READ, [x.ctypes.data, out.ctypes.data, steps], threads, READ_RUNS)
-    return Roof(threads, flops, steps * CHAINS * VECTOR_BYTES / seconds)
+    return steps * CHAINS * VECTOR_BYTES / seconds
 
 
 def _largest_cache() -> int:
@@ -57,9 +60,9 @@ def _largest_cache() -> int:
 
 
 def _best(kernel: jit.Kernel, arguments: list[int], threads: int, runs: int) -> float:
-    """Seconds of the fastest of so many runs of a kernel on all threads."""
+    """Seconds of the fastest of so many runs of a kernel on all threads, which take parts as a network's do."""
     block = np.array(arguments, np.int64)
-    row = np.array([jit.load(kernel)[0], block.ctypes.data, threads, 1, threads], np.int64)
+    row = np.array([jit.load(kernel)[0], block.ctypes.data, threads, 1, 2 * wanted(threads)], np.int64)
     best = float("inf")
     for _ in range(runs):
         started = time.perf_counter()

@@ -13,22 +13,24 @@ from netdsl.backends.cpu.tile import Tile
 
 
 def make_multiply_adds(chains: int) -> Callable[..., None]:
-    """`steps` times `chains` multiply-adds of whole vectors on each thread. `out`: `chains` vectors for each thread."""
+    """`steps` times `chains` multiply-adds of whole vectors, by all threads together.
+
+    out     `chains` vectors that are read, then as many for each thread's sums
+    """
     row = Tile(1, chains, 0)
     start, put, add = row.start, row.put, Tile(chains, 1, 0).slide(1, 0)
 
-    def multiply_adds(thread, out, steps):  # type: ignore[no-untyped-def]
-        at = out + thread * chains * VECTOR_BYTES
-        sums = start(at)
-        for _ in range(steps):
-            sums = add(sums, at, at)
-        put(sums, at, 0, 0, VECTOR_BYTES, 1, 1, chains)
+    def multiply_adds(thread, begin, end, parts, out, steps):  # type: ignore[no-untyped-def]
+        sums = start(out)
+        for _ in range(steps * begin // parts, steps * end // parts):
+            sums = add(sums, out, out)
+        put(sums, out + (thread + 1) * chains * VECTOR_BYTES, 0, 0, VECTOR_BYTES, 1, 1, chains)
 
     return multiply_adds
 
 
 def make_read(chains: int) -> Callable[..., None]:
-    """The threads together read `steps` times `chains` vectors that begin at `x`. `out` as above."""
+    """`steps` times `chains` vectors that begin at `x` are read, by all threads together. `out`: `chains` for each."""
     row = Tile(1, chains, 0)
     start, put, add = row.start, row.put, Tile(chains, 1, WIDTH).slide(1, 0)
     stride = chains * VECTOR_BYTES
