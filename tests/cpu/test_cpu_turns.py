@@ -102,3 +102,18 @@ def test_what_is_kept_while_a_stage_takes_its_turns(cut: list[tuple[set[int], in
     for b in set(range(6)) - spans:  # all its steps lie in one run
         touching = [i for i, (buffers, _) in enumerate(cut) if b in buffers]
         assert not touching or len({n for _, n in cut[touching[0] : touching[-1] + 1]}) == 1
+
+
+@pytest.mark.parametrize("images", [2, 3, 6, 7])
+def test_images_cut_among_threads_go_in_turns(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where each thread has some images of its own, and takes those in turns, each turn finds its own arrays."""
+    graph = build("netdsl 1\nnet sample {\n  input x 8x40x40\n  conv 96 3x3 pad=1 | relu | conv 40 1x1\n}\n")
+    weights = random_weights(graph, 1)
+    x = np.random.default_rng(2).standard_normal((images, 8, 40, 40)).astype(np.float32)
+    monkeypatch.setattr(turns, "TURN_BYTES", 1)
+    one, two = cpu.lower(graph, weights, 1), cpu.lower(graph, weights, 2)
+    if two.threads < 2:
+        pytest.skip("one processor")
+    plans, _ = two._idle(images)
+    assert len(plans) == 2 and any(first > 0 for plan in plans for _, first in plan.order) == (images > 2)
+    assert np.array_equal(two([x])[0], one([x])[0])

@@ -198,11 +198,12 @@ class Parts:
         """Say where the caller's arrays are; each part gets its images of them."""
         first = 0
         for part in self.parts:
-            part.bind(
-                [(at + first * size // self._images, size) for at, size in inputs],
-                [(at + first * size // self._images, size) for at, size in outputs],
-            )
-            first += part.plan.images
+            images = part.plan.images
+            part.bind(self._share(inputs, first, images), self._share(outputs, first, images))
+            first += images
+
+    def _share(self, arrays: Sequence[Place], first: int, images: int) -> list[Place]:
+        return [(at + first * size // self._images, images * size // self._images) for at, size in arrays]
 
     def go(self) -> None:
         """Run all parts on the arrays that were bound."""
