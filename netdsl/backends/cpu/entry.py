@@ -22,9 +22,10 @@ def add_entry(compiled: Any) -> str:
     symbol = f"{descriptor.llvm_func_name}.entry"
     entry, kernel = (ir.Function(module, *f) for f in zip(kinds, (symbol, descriptor.llvm_func_name), strict=True))
     builder = ir.IRBuilder(entry.append_basic_block())
-    result, fault, block, tid, nt = entry.args
+    block, tid, nt = entry.args
     base = builder.inttoptr(block, I64.as_pointer())
     words = [builder.load(builder.gep(base, [ir.Constant(I64, i)])) for i in range(count)]
-    builder.ret(builder.call(kernel, [result, fault, tid, nt, *words]))
+    builder.call(kernel, [tid, nt, *words])
+    builder.ret_void()
     compiled.library.add_ir_module(module)
     return symbol

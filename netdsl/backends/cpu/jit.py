@@ -49,7 +49,7 @@ def environment() -> str:
 def _sources() -> list[Path]:
     """The files that kernels are made from."""
     folder = Path(__file__).parent
-    words = (folder / f"{name}.py" for name in ("jit", "entry", "simd", "tile", "transforms"))
+    words = (folder / f"{name}.py" for name in ("jit", "codegen", "words", "entry", "simd", "tile", "transforms"))
     return sorted([*words, *folder.glob("kernels/*.py")])
 
 
@@ -110,17 +110,17 @@ def _write(name: str, compiled: Compiled) -> None:
 def compile_kernel(kernel: Kernel) -> Compiled:
     """Compile a kernel with Numba."""
     library, symbol, parameters = _lowered(kernel)
-    return Compiled(symbol, parameters, library.serialize_using_object_code()[2][0])
+    return Compiled(symbol, parameters, library.object_code())
 
 
 def assembly(kernel: Kernel) -> str:
     """A kernel's machine code as LLVM writes it, for people (AT&T syntax: the result is the last operand)."""
-    text: str = _lowered(kernel)[0].get_asm_str()
+    text: str = _lowered(kernel)[0].assembly()
     return text
 
 
 def _lowered(kernel: Kernel) -> tuple[Any, str, tuple[str, ...]]:
-    """Numba's code library of a kernel, the function to call in it, and that function's parameters.
+    """A kernel's code library, optimised, the function to call in it, and that function's parameters.
 
     A kernel whose first parameters are (tid, nt) is entered as (argument block, thread, threads): the rest of its
     parameters are read from the block, int64 each. Others (the executor) are entered as they are written.
@@ -129,32 +129,19 @@ def _lowered(kernel: Kernel) -> tuple[Any, str, tuple[str, ...]]:
 
     import llvmlite.binding as llvm
     from numba import types
-    from numba.core import compiler
-    from numba.core.compiler_lock import global_compiler_lock
-    from numba.core.registry import cpu_target
+
+    from netdsl.backends.cpu.codegen import lower
 
     llvm.initialize_native_asmparser()  # kernels may hold an instruction spelled out
     function = kernel.build()
     parameters = tuple(inspect.signature(function).parameters)
-    flags = compiler.Flags()
-    flags.no_cpython_wrapper = True
-    flags.no_cfunc_wrapper = True
-    flags.no_compile = True  # to machine code, before the entry is added
-    flags.error_model = "numpy"  # no zero-division checks: kernels cannot raise
-    flags.nrt = False
-    cpu_target.typing_context.refresh()
-    cpu_target.target_context.refresh()
-    result = compiler.compile_extra(
-        cpu_target.typing_context, cpu_target.target_context, function,
-        (types.intp,) * len(parameters), types.void, flags, {},
-    )  # fmt: skip
+    result = lower(function, (types.intp,) * len(parameters), types.void)
     symbol = result.fndesc.llvm_func_name
     if parameters[:2] == ("tid", "nt"):
         from netdsl.backends.cpu.entry import add_entry
 
         symbol, parameters = add_entry(result), parameters[2:]
-    with global_compiler_lock:
-        result.library.finalize()
+    result.library.optimize(symbol)
     return result.library, symbol, parameters
 
 
