@@ -133,10 +133,16 @@ class Lowering(cpu.CPUContext):
     def init(self) -> None:
         self.is32bit = False
         self._internal_codegen = Codegen(NAME)
+        self._sizes: dict[Any, int] = {}
 
     @property
     def call_conv(self) -> Any:
         return Convention(self)
+
+    def get_abi_sizeof(self, ty: Any) -> int:
+        if ty not in self._sizes:
+            self._sizes[ty] = super().get_abi_sizeof(ty)  # LLVM parses a module for it
+        return self._sizes[ty]
 
     def load_additional_registries(self) -> None:
         from numba.cpython import builtins, numbers, tupleobj  # noqa: F401  # each fills Numba's builtin registry
@@ -214,6 +220,7 @@ def lower(function: Callable[..., Any], args: tuple[Any, ...], returns: Any = No
     flags = compiler.Flags()
     flags.no_cpython_wrapper = flags.no_cfunc_wrapper = flags.no_compile = True
     flags.enable_ssa = flags.nrt = False
+    flags.forceinline = True  # so that LLVM simplifies each once, where it is called
     flags.error_model = "numpy"  # floats: no checks for division by zero
     target = Leaf.targetdescr
     with global_compiler_lock:

@@ -6,7 +6,6 @@ division or a loop, nearly all of which LLVM spends its time removing.
 
 from __future__ import annotations
 
-import builtins
 import operator
 from typing import Any
 
@@ -77,39 +76,42 @@ def _next(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return context.make_tuple(builder, sig.return_type, (value, going))
 
 
-def _two(name: str, sign: str) -> None:
-    """The builtin function of two integers that gives the first where it is `sign` the second."""
-    function = getattr(builtins, name)
+def _typed(function: Any, result: Any, *arguments: Any) -> None:
+    """A signature of a function, which Numba then finds before its own, for arguments of these very types."""
 
-    class Two(templates.ConcreteTemplate):
+    class Exact(templates.ConcreteTemplate):
         key = function
-        cases = (typing.signature(types.int64, types.int64, types.int64),)
+        cases = (typing.signature(result, *arguments),)
+        exact_match_required = True
 
-    names.register_global(function, types.Function(Two))
+    names.register_global(function, types.Function(Exact))
+
+
+def _chosen(function: Any, sign: str) -> None:
+    """A builtin function that gives the first of two integers where it is `sign` the second, else the second."""
+    _typed(function, types.int64, types.int64, types.int64)
 
     @words.lower(function, types.int64, types.int64)
     def chosen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.select(builder.icmp_signed(sign, *args), *args)
 
 
-_two("min", "<")
-_two("max", ">")
-
-
 def _elementary(name: str) -> None:
     """NumPy's function of one float64, by the function of that name that LLVM knows."""
     function = getattr(np, name)
-
-    class One(templates.ConcreteTemplate):
-        key = function
-        cases = (typing.signature(types.float64, types.float64),)
-
-    names.register_global(function, types.Function(One))
+    _typed(function, types.float64, types.float64)
 
     @words.lower(function, types.float64)
     def computed(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.call(builder.module.declare_intrinsic(f"llvm.{name}", [args[0].type]), args)
 
 
+_chosen(min, "<")
+_chosen(max, ">")
 _elementary("sqrt")
 _elementary("log")
+for name in ("add", "sub", "mul", "floordiv", "mod"):
+    _typed(getattr(operator, name), types.int64, types.int64, types.int64)
+    _typed(getattr(operator, f"i{name}"), types.int64, types.int64, types.int64)
+for name in ("lt", "le", "gt", "ge", "eq", "ne"):
+    _typed(getattr(operator, name), types.boolean, types.int64, types.int64)
