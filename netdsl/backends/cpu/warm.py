@@ -21,8 +21,8 @@ from netdsl.backends.cpu.jit import Kernel, is_cached, load
 
 MANY = 4  # chosen: so many kernels to compile are worth starting other processes for
 PROCESSES = 4  # chosen: at most so many, each of which takes a second to load Numba
-SECONDS = {"winograd": 1.2, "conv": 0.7}  # chosen: about what compiling takes, others less; only their order matters
-PATIENCE = 10.0  # chosen: seconds until a helper counts as hung; to load Numba and compile the longest takes 2 or 3
+SECONDS = {"winograd": 0.6, "conv": 0.3}  # chosen: about what compiling takes, others less; only their order matters
+PATIENCE = 10.0  # chosen: seconds until a helper counts as hung; to load Numba and compile the longest takes 1 or 2
 
 Helper = subprocess.Popen[bytes]
 
