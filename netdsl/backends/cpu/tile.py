@@ -224,12 +224,13 @@ class Tile:
         ) -> Any:
             def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
                 zeros = emit_room(builder)
-                builder.store(ir.Constant(LLVM_VEC, [0.0] * WIDTH), zeros)
                 sums = []
                 with builder.if_else(_is_whole(builder, shape, args[5:]), likely=True) as ways:
                     for way, all_real in zip(ways, (True, False), strict=True):
                         with way:
                             total = args[0]
+                            if not all_real:
+                                builder.store(ir.Constant(LLVM_VEC, [0.0] * WIDTH), zeros)
                             for k, place in _cells(builder, shape, args[1:], None if all_real else zeros):
                                 term = builder.load(place)
                                 term.align = 4
@@ -318,17 +319,15 @@ def _cells(builder: Any, shape: tuple[int, int, int], args: Any, elsewhere: Any)
     elsewhere  None where all are known to be real: no test is left
     """
     at, steps, real = args[0], args[1:4], args[4:7]
-    away, inside = [], []
-    for step, count, most in zip(steps, real, shape, strict=True):
-        away.append([builder.mul(step, ir.Constant(I64, i)) for i in range(most)])
-        inside.append([builder.icmp_signed("<", ir.Constant(I64, i), count) for i in range(most)])
+    axes = list(zip(steps, real, shape, strict=True))
+    away = [[builder.mul(step, ir.Constant(I64, i)) for i in range(most)] for step, _, most in axes]
+    real = [[builder.icmp_signed("<", ir.Constant(I64, i), n) for i in range(most)] for _, n, most in axes]
     for k, place in enumerate(itertools.product(*map(range, shape))):
         address = at
-        for i, steps in zip(place, away, strict=True):
-            address = builder.add(address, steps[i]) if i else address
+        for i, offsets in zip(place, away, strict=True):
+            address = builder.add(address, offsets[i]) if i else address
         pointer = emit_pointer(builder, address, LLVM_VEC)
         if elsewhere is not None:
-            tests = [tests[i] for i, tests, most in zip(place, inside, shape, strict=True) if most > 1]
-            if tests:
-                pointer = builder.select(functools.reduce(builder.and_, tests), pointer, elsewhere)
+            inside = functools.reduce(builder.and_, [test[i] for i, test in zip(place, real, strict=True)])
+            pointer = builder.select(inside, pointer, elsewhere)
         yield k, pointer
