@@ -29,10 +29,11 @@ def add_entry(compiled: Any, parameters: Sequence[str]) -> str:
     symbol = f"{descriptor.llvm_func_name}.entry"
     entry, kernel = (ir.Function(module, *f) for f in zip(kinds, (symbol, descriptor.llvm_func_name), strict=True))
     builder = ir.IRBuilder(entry.append_basic_block())
-    result, fault, block, *call = entry.args
+    block, *call = entry.args
     given = [word for name, word in zip(CALL, call, strict=True) if name in parameters]
     base = builder.inttoptr(block, I64.as_pointer())
     words = [builder.load(builder.gep(base, [ir.Constant(I64, i)])) for i in range(count)]
-    builder.ret(builder.call(kernel, [result, fault, *given, *words]))
+    builder.call(kernel, [*given, *words])
+    builder.ret_void()
     compiled.library.add_ir_module(module)
     return symbol

@@ -50,7 +50,8 @@ def environment() -> str:
 def _sources() -> list[Path]:
     """The files that kernels are made from."""
     folder = Path(__file__).parent
-    words = (folder / f"{name}.py" for name in ("jit", "entry", "mailbox", "simd", "tile", "transforms"))
+    names = "jit", "codegen", "words", "entry", "mailbox", "simd", "tile", "transforms"
+    words = (folder / f"{name}.py" for name in names)
     return sorted([*words, *folder.glob("kernels/*.py")])
 
 
@@ -111,17 +112,17 @@ def _write(name: str, compiled: Compiled) -> None:
 def compile_kernel(kernel: Kernel) -> Compiled:
     """Compile a kernel with Numba."""
     library, symbol, parameters = _lowered(kernel)
-    return Compiled(symbol, parameters, library.serialize_using_object_code()[2][0])
+    return Compiled(symbol, parameters, library.object_code())
 
 
 def assembly(kernel: Kernel) -> str:
     """A kernel's machine code as LLVM writes it, for people (AT&T syntax: the result is the last operand)."""
-    text: str = _lowered(kernel)[0].get_asm_str()
+    text: str = _lowered(kernel)[0].assembly()
     return text
 
 
 def _lowered(kernel: Kernel) -> tuple[Any, str, tuple[str, ...]]:
-    """Numba's code library of a kernel, the function to call in it, and that function's parameters.
+    """A kernel's code library, optimised, the function to call in it, and that function's parameters.
 
     A kernel with the parameters (…, begin, end, parts, …) is entered as (argument block, *entry.CALL): those that CALL
     does not hold are read from the block, int64 each. Others (the executor) are entered as they are written.
@@ -130,32 +131,18 @@ def _lowered(kernel: Kernel) -> tuple[Any, str, tuple[str, ...]]:
 
     import llvmlite.binding as llvm
     from numba import types
-    from numba.core import compiler
-    from numba.core.compiler_lock import global_compiler_lock
-    from numba.core.registry import cpu_target
 
+    from netdsl.backends.cpu.codegen import lower
     from netdsl.backends.cpu.entry import CALL, add_entry
 
     llvm.initialize_native_asmparser()  # kernels may hold an instruction spelled out
     function = kernel.build()
     parameters = tuple(inspect.signature(function).parameters)
-    flags = compiler.Flags()
-    flags.no_cpython_wrapper = True
-    flags.no_cfunc_wrapper = True
-    flags.no_compile = True  # to machine code, before the entry is added
-    flags.error_model = "numpy"  # no zero-division checks: kernels cannot raise
-    flags.nrt = False
-    cpu_target.typing_context.refresh()
-    cpu_target.target_context.refresh()
-    result = compiler.compile_extra(
-        cpu_target.typing_context, cpu_target.target_context, function,
-        (types.intp,) * len(parameters), types.void, flags, {},
-    )  # fmt: skip
+    result = lower(function, (types.intp,) * len(parameters), types.void)
     symbol = result.fndesc.llvm_func_name
     if parameters[0] in CALL:
         symbol, parameters = add_entry(result, parameters), tuple(p for p in parameters if p not in CALL)
-    with global_compiler_lock:
-        result.library.finalize()
+    result.library.optimize(symbol)
     return result.library, symbol, parameters
 
 

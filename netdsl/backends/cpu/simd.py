@@ -11,10 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
+from netdsl.backends.cpu.codegen import leaf as leaf
 from netdsl.backends.cpu.target import VECTOR_BYTES as VECTOR_BYTES
 from netdsl.backends.cpu.target import WIDTH as WIDTH
 
@@ -58,6 +59,11 @@ def emit_load_at(builder: Any, base: Any, offset: int, kind: Any, align: int) ->
     value = builder.load(builder.bitcast(place, kind.as_pointer()))
     value.align = align
     return value
+
+
+def emit_room(builder: Any) -> Any:
+    """A pointer to room for one vector on the stack."""
+    return cgutils.alloca_once(builder, LLVM_VEC)
 
 
 def emit_widened(builder: Any, address: Any, stored: str | None) -> Any:
@@ -360,8 +366,3 @@ def larger(typingctx: Any, x: Any, y: Any) -> Any:
         return builder.select(builder.fcmp_unordered("uno", x, x), x, emit_max(builder, x, y))
 
     return vec(vec, vec), codegen
-
-
-def leaf(function: Callable[..., Any]) -> Any:
-    """A function for kernels to call: compiled into them, without an entry of its own from Python or C."""
-    return njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")(function)

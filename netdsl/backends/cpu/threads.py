@@ -20,10 +20,10 @@ import numpy as np
 from netdsl.backends.cpu import jit
 from netdsl.backends.cpu.mailbox import LINE, MAILBOX_BYTES, MOST_THREADS
 
-_parameters = ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 6
-_native = ctypes.CFUNCTYPE(*_parameters)
-_native_brief = ctypes.PYFUNCTYPE(*_parameters)  # keeps the interpreter's lock
-_native_serve = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 3)
+_parameters = [ctypes.c_int64] * 6
+_native = ctypes.CFUNCTYPE(None, *_parameters)
+_native_brief = ctypes.PYFUNCTYPE(None, *_parameters)  # keeps the interpreter's lock
+_native_serve = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)
 
 
 def available_threads() -> int:
@@ -72,37 +72,34 @@ class Team:
         brief  the steps take less than the interpreter's lock takes to change hands among many callers, so that it is
                kept meanwhile: callers that gave it up for a few microseconds would spend more on getting it back
         """
-        words = np.zeros(3, np.int64)
-        a, out = words.ctypes.data, words.ctypes.data + 16
-        kinds = [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 6
-        values = [kind(v) for kind, v in zip(kinds, (a, a, 0, table, steps, 1, 1, out), strict=True)]
+        words = np.zeros(1, np.int64)
+        values = [ctypes.c_int64(value) for value in (0, table, steps, 1, 1, words.ctypes.data)]
         start = functools.partial(self._run_brief if brief else self._run, *values)
         start.words = words  # type: ignore[attr-defined]  # keeps them
         return start
 
     def _alone(self, table: int, steps: int) -> None:
-        _, a, out = self._slots()
-        self._run(a, a, 0, table, steps, 1, 1, out)
+        self._run(0, table, steps, 1, 1, self._answer()[1])
 
     def _together(self, table: int, steps: int, threads: int) -> None:
         while len(self._gates) < threads:
             self._hire()
-        slots, a, out = self._slots()
-        self._run(a, a, self._mailbox, table, steps, threads, 0, out)
-        parked = int(slots[2])
+        answer, out = self._answer()
+        self._run(self._mailbox, table, steps, threads, 0, out)
+        parked = int(answer[0])
         if parked:
             for t in range(1, threads):
                 if parked >> t & 1:
                     self._gates[t].release()
-            self._run(a, a, self._mailbox, table, steps, threads, 1, out)
+            self._run(self._mailbox, table, steps, threads, 1, out)
 
-    def _slots(self) -> tuple[Any, int, int]:
-        """This thread's scratch words for a native call: result, exception, answer."""
+    def _answer(self) -> tuple[Any, int]:
+        """This thread's word for the answer of a native call, and its address."""
         try:
-            found: tuple[Any, int, int] = self._local.slots
+            found: tuple[Any, int] = self._local.answer
         except AttributeError:
-            words = np.zeros(3, np.int64)
-            found = self._local.slots = (words, words.ctypes.data, words.ctypes.data + 16)
+            word = np.zeros(1, np.int64)
+            found = self._local.answer = (word, word.ctypes.data)
         return found
 
     def _hire(self) -> None:
@@ -110,13 +107,13 @@ class Team:
         gate = threading.Semaphore(0)
         self._gates.append(gate)
         serve = _native_serve(jit.load(jit.SERVE)[0])
-        seen = np.zeros(4, np.int64)
+        seen = np.zeros(1, np.int64)
         mailbox = self._mailbox
 
         def work() -> None:
             address = seen.ctypes.data
             while True:
-                serve(address + 8, address + 16, mailbox, t, address)
+                serve(mailbox, t, address)
                 gate.acquire()
 
         seen[0] = int(self._memory[(mailbox - self._memory.ctypes.data) // 8])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from netdsl.backends.cpu.simd import (
     emit_offset,
     emit_pointer,
     emit_prefetch,
+    emit_room,
     emit_splat,
     emit_store_first,
     emit_widened,
@@ -221,24 +223,21 @@ class Tile:
             typingctx: Any, t: Any, at: Any, line: Any, row: Any, col: Any, lines: Any, rows: Any, cols: Any
         ) -> Any:
             def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-                value, zeros = args[0], ir.Constant(LLVM_VEC, [0.0] * WIDTH)
+                zeros = emit_room(builder)
                 sums = []
                 with builder.if_else(_is_whole(builder, shape, args[5:]), likely=True) as ways:
                     for way, all_real in zip(ways, (True, False), strict=True):
                         with way:
-                            total = value
-                            for k, address, inside in _cells(builder, shape, args[1:], all_real):
-                                before = builder.block
-                                with builder.if_then(inside):
-                                    loaded = emit_load(builder, address, LLVM_VEC, 4)
-                                    then = builder.block
-                                term = builder.phi(LLVM_VEC)
-                                term.add_incoming(zeros, before)
-                                term.add_incoming(loaded, then)
+                            total = args[0]
+                            if not all_real:
+                                builder.store(ir.Constant(LLVM_VEC, [0.0] * WIDTH), zeros)
+                            for k, place in _cells(builder, shape, args[1:], None if all_real else zeros):
+                                term = builder.load(place)
+                                term.align = 4
                                 sum_ = builder.fadd(builder.extract_value(total, k), term)
                                 total = builder.insert_value(total, sum_, k)
                             sums.append((total, builder.block))
-                out = builder.phi(value.type)
+                out = builder.phi(args[0].type)
                 for total, block in sums:
                     out.add_incoming(total, block)
                 return out
@@ -273,13 +272,12 @@ class Tile:
             typingctx: Any, t: Any, at: Any, line: Any, row: Any, col: Any, lines: Any, rows: Any, cols: Any
         ) -> Any:
             def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+                nowhere = emit_room(builder)
                 with builder.if_else(_is_whole(builder, shape, args[5:]), likely=True) as ways:
                     for way, all_real in zip(ways, (True, False), strict=True):
                         with way:
-                            for k, address, inside in _cells(builder, shape, args[1:], all_real):
-                                with builder.if_then(inside):
-                                    v = builder.extract_value(args[0], k)
-                                    builder.store(v, emit_pointer(builder, address, LLVM_VEC)).align = 4
+                            for k, place in _cells(builder, shape, args[1:], None if all_real else nowhere):
+                                builder.store(builder.extract_value(args[0], k), place).align = 4
                 return context.get_dummy_value()
 
             return types.void(kind, *[types.intp] * 7), codegen
@@ -315,13 +313,21 @@ def _is_whole(builder: Any, shape: tuple[int, int, int], real: Any) -> Any:
     return whole
 
 
-def _cells(builder: Any, shape: tuple[int, int, int], args: Any, all_real: bool) -> Any:
-    """For each vector of a tile: its number, its address, whether it is real (known beforehand: no test is left)."""
+def _cells(builder: Any, shape: tuple[int, int, int], args: Any, elsewhere: Any) -> Any:
+    """For each vector of a tile: its number, and a pointer to it, or `elsewhere` where it is not real.
+
+    elsewhere  None where all are known to be real: no test is left
+    """
     at, steps, real = args[0], args[1:4], args[4:7]
+    axes = list(zip(steps, real, shape, strict=True))
+    away = [[builder.mul(step, ir.Constant(I64, i)) for i in range(most)] for step, _, most in axes]
+    real = [[builder.icmp_signed("<", ir.Constant(I64, i), n) for i in range(most)] for _, n, most in axes]
     for k, place in enumerate(itertools.product(*map(range, shape))):
-        address, inside = at, ir.Constant(ir.IntType(1), 1)
-        for i, step, count, most in zip(place, steps, real, shape, strict=True):
-            address = builder.add(address, builder.mul(step, ir.Constant(I64, i)))
-            if most > 1 and not all_real:
-                inside = builder.and_(inside, builder.icmp_signed("<", ir.Constant(I64, i), count))
-        yield k, address, inside
+        address = at
+        for i, offsets in zip(place, away, strict=True):
+            address = builder.add(address, offsets[i]) if i else address
+        pointer = emit_pointer(builder, address, LLVM_VEC)
+        if elsewhere is not None:
+            inside = functools.reduce(builder.and_, [test[i] for i, test in zip(place, real, strict=True)])
+            pointer = builder.select(inside, pointer, elsewhere)
+        yield k, pointer

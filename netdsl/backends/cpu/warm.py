@@ -21,8 +21,8 @@ from netdsl.backends.cpu.jit import Kernel, is_cached, load
 
 MANY = 4  # chosen: so many kernels to compile are worth starting other processes for
 PROCESSES = 4  # chosen: at most so many, each of which takes a second to load Numba
-SECONDS = {"winograd": 1.2, "conv": 0.7}  # chosen: about what compiling takes, others less; only their order matters
-PATIENCE = 10.0  # chosen: seconds until a helper counts as hung; to load Numba and compile the longest takes 2 or 3
+SECONDS = {"winograd": 0.6, "conv": 0.3}  # chosen: about what compiling takes, others less; only their order matters
+PATIENCE = 10.0  # chosen: seconds until a helper counts as hung; to load Numba and compile the longest takes 1 or 2
 
 Helper = subprocess.Popen[bytes]
 
@@ -34,7 +34,7 @@ def compile_all(kernels: Sequence[Kernel], started: Callable[[Kernel], None]) ->
     is what one still holds so long after all else is done that it must hang.
     """
     waiting = deque(sorted(kernels, key=lambda k: -SECONDS.get(k.factory, 0.0)))
-    with _helpers(len(kernels)) as helpers:
+    with _uncollected(), _helpers(len(kernels)) as helpers:
         feeders = [threading.Thread(target=_feed, args=(helper, waiting), daemon=True) for helper in helpers]
         for feeder in feeders:
             feeder.start()
@@ -46,6 +46,18 @@ def compile_all(kernels: Sequence[Kernel], started: Callable[[Kernel], None]) ->
                 helper.kill()  # its kernel comes back
                 feeder.join()
         _drain(waiting, started)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without looking for garbage: compilations leave little, and it would take a tenth of their time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _drain(waiting: deque[Kernel], started: Callable[[Kernel], None]) -> None:
@@ -94,14 +106,14 @@ def _helpers(kernels: int) -> Iterator[list[Helper]]:
 
 
 def main() -> None:
-    gc.disable()  # what a compilation leaves behind is little, and this process ends soon
-    for line in sys.stdin:
-        module, factory, constants = json.loads(line)
-        kernel = Kernel(module, factory, tuple(constants))
-        if not is_cached(kernel):  # another process may have been faster
-            load(kernel)
-        sys.stdout.write("done\n")
-        sys.stdout.flush()
+    with _uncollected():
+        for line in sys.stdin:
+            module, factory, constants = json.loads(line)
+            kernel = Kernel(module, factory, tuple(constants))
+            if not is_cached(kernel):  # another process may have been faster
+                load(kernel)
+            sys.stdout.write("done\n")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":

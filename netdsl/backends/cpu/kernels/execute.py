@@ -131,13 +131,11 @@ def offer(typingctx: Any) -> Any:
 
 @intrinsic
 def call(typingctx: Any, address: Any, block: Any, thread: Any, again: Any, begin: Any, end: Any, parts: Any) -> Any:
-    """Call a compiled kernel, in Numba's native convention (result and exception slots first)."""
+    """Call a compiled kernel."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        byte = ir.IntType(8).as_pointer()
-        slots = [cgutils.alloca_once(builder, byte) for _ in range(2)]
-        kind = ir.FunctionType(ir.IntType(32), [byte.as_pointer()] * 2 + [I64] * 6)
-        builder.call(builder.inttoptr(args[0], kind.as_pointer()), slots + list(args[1:]))
+        kind = ir.FunctionType(ir.VoidType(), [I64] * 6)
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 7), codegen
