@@ -15,7 +15,7 @@ from netdsl.backends.cuda.planner import WeightBank
 from netdsl.backends.cuda.program import TENSOR_CAPABILITY, Plan, make_plan
 from netdsl.backends.cuda.steps import BLOCK, MOST_BLOCKS, block_each, one_each, team
 from netdsl.backends.cuda.tiles import Target
-from netdsl.backends.cuda.views import LANES, Address, Data, Port, View, layout, padded
+from netdsl.backends.cuda.views import LANES, Address, Data, Port, View, lanes_of, layout, padded
 from netdsl.graph.build import build
 from netdsl.model import PRECISIONS
 from netdsl.ops.deconv import Deconv
@@ -38,8 +38,15 @@ def plan_of(name: str, images: int, precision: str = "float32", target: Target |
     return make_plan(rewrite(build(name)), Unpacked({}), images, precision, target)
 
 
+def aligned(view: View) -> None:
+    """Assert that every pixel begins on 16 bytes and that its lanes are all there."""
+    assert view.multiple % lanes_of(view.dtype) == 0
+    assert all(n % view.multiple == 0 for n in (view.start, view.image, view.row, view.pixel, view.lanes))
+    assert view.channels <= view.lanes < view.channels + view.multiple
+
+
 def extent(view: View, images: int) -> int:
-    """One past the last float of a view, from its buffer's start."""
+    """One past the last word of a view, from its buffer's start."""
     spans = ((images, view.image), (view.height, view.row), (view.width, view.pixel))
     return view.start + sum((count - 1) * stride for count, stride in spans) + view.lanes
 
@@ -55,8 +62,8 @@ def check(plan: Plan) -> None:
         assert 1 <= step.geometry.grid[0] <= MOST_BLOCKS and max(step.geometry.grid[1:]) <= 65535
         for argument in step.arguments.values():
             if isinstance(argument, Address):
-                view = argument.view
-                assert all(n % LANES == 0 for n in (view.start, view.image, view.row, view.pixel))
+                aligned(argument.view)
+                view = argument.view.words
                 first.setdefault(view.buffer, i)
                 last[view.buffer] = i
                 ends[view.buffer] = max(ends.get(view.buffer, 0), extent(view, plan.images))
