@@ -83,6 +83,15 @@ def test_networks_in_half_precision(simulate: Simulator, name: str) -> None:
     agrees(simulate, HALVES[name], batch=1, calls=1, precision=precision)
 
 
+@pytest.mark.parametrize(("precision", "expected"), [("float32", 1e5), ("bfloat16", 1e5), ("float16", np.inf)])
+def test_what_float16_cannot_hold_is_infinite(simulate: Simulator, precision: str, expected: float) -> None:
+    graph = network("conv 8 1x1\n avgpool global")
+    weights = {name: np.zeros_like(w) for name, w in random_weights(graph, 2).items()}
+    weights |= {name: np.full_like(w, 125.0) for name, w in weights.items() if w.ndim == 4}
+    ((found,),) = simulate(graph, weights, [np.full((1, 8, 5, 4), 100.0, np.float32)], precision=precision)
+    np.testing.assert_allclose(found, np.full_like(found, expected), rtol=2**-8)
+
+
 @pytest.mark.parametrize("name", SPECIAL)
 def test_nan_goes_where_the_definition_says_and_nowhere_after(simulate: Simulator, name: str) -> None:
     graph = network(SPECIAL[name], "5x4x6")

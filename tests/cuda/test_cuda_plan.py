@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from netdsl.backends.cuda.planner import WeightBank
+from netdsl.backends.cuda.precision import tensor_types
 from netdsl.backends.cuda.program import TENSOR_CAPABILITY, Plan, make_plan
 from netdsl.backends.cuda.steps import BLOCK, MOST_BLOCKS, block_each, one_each, team
 from netdsl.backends.cuda.tiles import Target
@@ -109,6 +110,48 @@ def test_a_residual_block_holds_two_maps() -> None:
     plan = plan_of(f"netdsl 1\nnet sample {{\n  input x 8x32x32\n{body}\n}}\n", 1)
     map_floats = 16 * 32 * 32
     assert plan.arena_floats < 3.1 * map_floats
+
+
+def stored(body: str, precision: str = "float16") -> list[str]:
+    """The type in memory of the input and of each operation's result, in order."""
+    graph = rewrite(build(f"netdsl 1\nnet sample {{\n  input x 8x6x7\n{body}\n}}\n"))
+    types = tensor_types(graph, precision)
+    assert len(types) == len(graph.nodes)
+    return [f"{node.op.name} {dtype}" for node, dtype in zip(graph.nodes, types, strict=True)]
+
+
+def test_the_type_of_each_tensor() -> None:
+    assert stored("conv 8 3x3 | relu | maxpool 2x2 | flatten | dense 9 | softmax") == [
+        "input float16", "conv float16", "maxpool float16", "flatten float16", "dense float32", "softmax float32"
+    ]  # fmt: skip
+    assert stored("conv 8 3x3\n output one\n conv 8 3x3\n output two")[1:] == ["conv float16", "conv float32"]  # one is read on
+    joined = stored("branches concat { conv 8 1x1\n conv 5 3x3 pad=1 | gelu }\n flatten", "bfloat16")
+    assert joined[0] == "input bfloat16" and all("float32" in tensor for tensor in joined[1:])
+    assert stored("relu | softmax | conv 8 1x1")[1:] == ["relu float32", "softmax float16", "conv float32"]
+    for precision in ("float32", "tf32"):
+        assert all("float32" in tensor for tensor in stored("conv 8 3x3 | flatten | dense 9", precision))
+
+
+def test_maps_of_halves_take_half_the_memory() -> None:
+    body = "1x1 16\n repeat 2 { residual { conv 16 3x3 pad=1 | relu | conv 16 3x3 pad=1 }\n relu }\n avgpool global"
+    text = f"netdsl 1\nnet sample {{\n  input x 8x32x32\n{body}\n}}\n"
+    whole, half = (plan_of(text, 64, precision).arena_floats for precision in ("tf32", "float16"))
+    assert half <= 0.51 * whole
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_operator_lowers_in_half_precision(case: Any) -> None:
+    plan = make_plan(rewrite(graph_of(case.op, case.types)), Unpacked({}), 3, "float16")
+    check(plan)
+    addressed = [a for s in plan.steps for a in s.arguments.values() if isinstance(a, Address)]
+    assert {a.view.multiple for a in addressed if a.view.dtype == "float16"} <= {8}
+
+
+def test_a_place_counts_elements_of_its_type() -> None:
+    view, words = layout(TensorType((20, 3, 2)), "float16", 8)
+    assert (view.pixel, view.row, view.image, words) == (24, 48, 144, 72)
+    assert Address(view, 5).within(100) == 205
+    assert (view.words.lanes, view.words.pixel, view.words.image, view.words.dtype) == (12, 12, 72, "float32")
 
 
 def test_flattening_for_dense_layers_moves_nothing() -> None:
