@@ -124,7 +124,8 @@ def test_the_type_of_each_tensor() -> None:
     assert stored("conv 8 3x3 | relu | maxpool 2x2 | flatten | dense 9 | softmax") == [
         "input float16", "conv float16", "maxpool float16", "flatten float16", "dense float32", "softmax float32"
     ]  # fmt: skip
-    assert stored("conv 8 3x3\n output one\n conv 8 3x3\n output two")[1:] == ["conv float16", "conv float32"]  # one is read on
+    read_on = stored("conv 8 3x3\n output one\n conv 8 3x3\n output two")
+    assert read_on[1:] == ["conv float16", "conv float32"]
     joined = stored("branches concat { conv 8 1x1\n conv 5 3x3 pad=1 | gelu }\n flatten", "bfloat16")
     assert joined[0] == "input bfloat16" and all("float32" in tensor for tensor in joined[1:])
     assert stored("relu | softmax | conv 8 1x1")[1:] == ["relu float32", "softmax float16", "conv float32"]
