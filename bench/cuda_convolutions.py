@@ -9,12 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from netdsl.backends.cuda.precision import map_type
 from netdsl.backends.cuda.steps import Kernel
 from netdsl.backends.cuda.tiles import Choice, ConvShape
+from netdsl.backends.cuda.views import ELEMENTS, padded
+from netdsl.halves import BITS
 from netdsl.ops.conv import correlate
 from netdsl.ops.window import pad_map
 
 Array = np.ndarray[Any, Any]
+
+NOTHING = np.uint32(0xFFFFFFFF).view(np.float32)  # nan, of which both halves are nan
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,8 @@ class Case:
     low: float = -np.inf
     high: float = np.inf
     precision: str = "float32"
-    apart: int = 0  # floats between pixels of the result beside its own, as within a concatenation
+    apart: int = 0  # lanes between pixels of the result beside its own, as within a concatenation
+    result: str | None = None  # type of the result in memory, where it is not that of the input
 
     @property
     def size(self) -> tuple[int, int]:
@@ -49,7 +55,7 @@ class Case:
     def shape(self) -> ConvShape:
         return ConvShape(
             self.images, *self.size, self.channels, self.features, self.kernel, self.stride, self.residual,
-            self.function, self.precision, False, self.groups, self.dilation,
+            self.function, self.precision, False, self.groups, self.dilation, self.result or map_type(self.precision),
         )  # fmt: skip
 
     @property
@@ -98,8 +104,9 @@ def expected(case: Case, data: Data) -> Array:
     return np.clip(y, case.low, case.high)
 
 
-def lanes(channels: int) -> int:
-    return -(-channels // 4) * 4
+def lanes(case: Case, channels: int) -> int:
+    """What a pixel's channels are filled up to."""
+    return padded(channels, case.shape.lanes)
 
 
 def nhwc(x: Array, pixel: int) -> Array:
@@ -109,28 +116,50 @@ def nhwc(x: Array, pixel: int) -> Array:
     return out
 
 
+def stored(values: Array, dtype: str) -> Array:
+    """float32 values as words of 4 bytes that hold them in that type."""
+    return BITS[dtype](values.reshape(-1)).view(np.float32) if dtype in BITS else values.reshape(-1)
+
+
+def loaded(words: Array, dtype: str) -> Array:
+    """What `stored` made words of."""
+    return of_bits(words.view(np.uint16), dtype) if dtype in BITS else words
+
+
+def of_bits(halves: Array, dtype: str) -> Array:
+    """The values, in float32, of 16-bit numbers."""
+    if dtype == "float16":
+        return halves.view(np.float16).astype(np.float32)
+    return (halves.astype(np.uint32) << 16).view(np.float32)
+
+
 def arguments(case: Case, choice: Choice, data: Data) -> tuple[dict[str, Any], slice]:
-    """The kernel's arguments by name, and where the result lies in the arena: x, r, y, scratch one after another."""
+    """The kernel's arguments by name, and the words of the arena that are the result: x, r, y, scratch follow each
+    other, each of its type."""
     height, width = case.size
-    pixel_in, pixel_out = lanes(case.channels), lanes(case.features) + case.apart
+    pixel_in, pixel_out = lanes(case, case.channels), lanes(case, case.features) + case.apart
+    maps, result = case.shape.maps, case.shape.result
     parts = [
-        nhwc(data.x, pixel_in).reshape(-1), nhwc(data.residual, pixel_out).reshape(-1),
-        np.full(case.images * height * width * pixel_out, np.nan, np.float32),
-        np.full(choice.scratch, np.nan, np.float32),
+        stored(nhwc(data.x, pixel_in), maps), stored(nhwc(data.residual, pixel_out), maps),
+        np.full(case.images * height * width * pixel_out // ELEMENTS[result], NOTHING, np.float32),
+        np.full(choice.scratch, NOTHING, np.float32),
     ]  # fmt: skip
     starts = np.cumsum([0, *map(len, parts)]).tolist()
-    bias = np.zeros(lanes(case.features), np.float32)
+    bias = np.zeros(lanes(case, case.features), np.float32)
     bias[: case.features] = data.bias
+    each = 1 if choice.by_words else ELEMENTS[maps]  # elements in what x counts, to a word
+    pixel_x = pixel_in * each // ELEMENTS[maps]
     named: dict[str, Any] = {
-        "arena": np.concatenate(parts), "x": starts[0], "r": starts[1], "y": starts[2], "scratch": starts[3],
+        "arena": np.concatenate(parts), "x": starts[0] * each, "r": starts[1] * ELEMENTS[maps],
+        "y": starts[2] * ELEMENTS[result], "scratch": starts[3],
         "w": choice.pack(data.weight.transpose(0, 2, 3, 1)), "bias": bias,
         "counters": np.zeros(max(1, choice.counters), np.int32),
         "low": np.float32(case.low), "high": np.float32(case.high), "a": np.float32(0.1),
         "images": case.images, "in_height": case.height, "in_width": case.width, "channels": pixel_in,
-        "height": height, "width": width, "features": lanes(case.features), "outputs": case.features,
+        "height": height, "width": width, "features": lanes(case, case.features), "outputs": case.features,
         "taps_h": case.kernel[0], "taps_w": case.kernel[1], "stride_h": case.stride[0], "stride_w": case.stride[1],
         "top": case.pad[0], "left": case.pad[1], "dilation_h": case.dilation[0], "dilation_w": case.dilation[1],
-        **_strides("x", case.height, case.width, pixel_in), **_strides("y", height, width, pixel_out),
+        **_strides("x", case.height, case.width, pixel_x), **_strides("y", height, width, pixel_out),
         **_strides("r", height, width, pixel_out), **choice.arguments,
     }  # fmt: skip
     return named, slice(starts[2], starts[3])
@@ -151,8 +180,8 @@ def run(case: Case, choice: Choice, data: Data) -> tuple[Array, Array, Array]:
     for _ in range(2 if choice.counters else 1):
         with np.errstate(all="ignore"):
             kernel[choice.geometry.grid, choice.geometry.block](*values(choice.kernel, named))
-        results.append(named["arena"][place].copy())
-    shape = (case.images, *case.size, lanes(case.features) + case.apart)
+        results.append(loaded(named["arena"][place], case.shape.result).copy())
+    shape = (case.images, *case.size, lanes(case, case.features) + case.apart)
     return results[0].reshape(shape), named["counters"], results[-1].reshape(shape)
 
 
@@ -163,7 +192,10 @@ def values(kernel: Kernel, named: Mapping[str, Any]) -> list[Any]:
 
 
 def run_far(case: Case, choice: Choice, data: Data) -> Array:
-    """The result of a launch on the simulator, images 2^32 floats apart in an arena that holds only what is used."""
+    """The result of a launch on the simulator, images 2^32 floats apart in an arena that holds only what is used.
+
+    For maps in float32.
+    """
     from netdsl.backends.cuda.simt import cuda
 
     named, _ = arguments(case, choice, data)
@@ -179,4 +211,4 @@ def run_far(case: Case, choice: Choice, data: Data) -> Array:
     kernel = cuda.jit(choice.kernel.build())
     kernel[choice.geometry.grid, choice.geometry.block](*values(choice.kernel, moved))
     found = [[far[starts["y"] + n * apart + i] for i in range(step)] for n in range(case.images)]
-    return np.array(found, np.float32).reshape(case.images, *case.size, lanes(case.features) + case.apart)
+    return np.array(found, np.float32).reshape(case.images, *case.size, lanes(case, case.features) + case.apart)

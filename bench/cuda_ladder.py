@@ -6,8 +6,8 @@ For each rung what the compiler made of it for GPUs of that capability (no GPU n
 shared memory of a block, bytes spilled, and the part of a multiprocessor's warps that can be resident. Where a GPU is
 present, also TFLOP/s beside cuDNN through PyTorch in the same precision, after comparing the result with the
 definition. A convolution is 3x3, stride 1, padding 1, with as many channels out as in, here CHANNELSxSIDE. The lower
-rungs live here only; the upper ones are netdsl's own kernels, whose maps are float32 in memory in every precision,
-cuDNN's only in float32 and tf32. FLOP are those of the definition, two for each multiply-accumulate.
+rungs live here only; the upper ones are netdsl's own kernels. In half precision maps are of that type in memory, and
+cuDNN's are too. FLOP are those of the definition, two for each multiply-accumulate.
 """
 
 from __future__ import annotations

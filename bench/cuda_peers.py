@@ -5,8 +5,8 @@
 All engines work on inputs that lie on the GPU already, and a call lasts until its answer is complete. netdsl and "torch
 graph" replay what they recorded as a CUDA graph; "torch eager" calls layer by layer. PyTorch runs channels last, batch
 norms folded, cuDNN choosing its algorithms by trial, tf32 allowed only where that is the precision; in float16 and
-bfloat16 its maps are of that type too, while netdsl's are float32 in memory in every precision. Weights and maps stay
-in the GPU's cache from call to call where they fit, for all engines alike.
+bfloat16 maps between layers are of that type in all engines. Weights and maps stay in the GPU's cache from call to call
+where they fit, for all engines alike.
 
 The ratio is torch graph's time / netdsl's. Each kernel's part of the card's peak comes from `Model.profile`: of float32
 multiply-adds, or of tensor-core products by mma.sync in that precision, both measured on the card.

@@ -58,7 +58,8 @@ def compile(
               is faster and within 1e-4 of the largest value. The GPU always computes plain sums
     precision "float32", or less for speed, within 1e-2 of the largest value; sums are float32. On the CPU "bfloat16" or
               "float16" ("bf16", "f16"): weights of dense layers that wait for memory are kept so, half as large. On a
-              GPU these or "tf32": the products in convolutions and dense layers, by the tensor cores
+              GPU these or "tf32": the products in convolutions and dense layers, by the tensor cores; maps between
+              layers are then of that type too, but not "tf32"
     progress  called with (what, done, total) while weights are downloaded and kernels compiled; total 0 if unknown
 
     Errors: SourceError, WeightsError, InputError, DeviceError, FetchError (all NetError).

@@ -6,10 +6,12 @@ No kernel may spill registers; each keeps within the registers written here, and
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 import cubin
+from netdsl.backends.cuda.precision import map_type
 from netdsl.backends.cuda.tiles import (
     FEW_IMAGES,
     FMA_TILES,
@@ -41,7 +43,7 @@ MMA_REGISTERS = {
     (32, 32): 64,
 }
 GEMV_REGISTERS = {1: 64, 2: 64, 4: 128, 8: 128}
-DEPTHWISE_REGISTERS = 136
+DEPTHWISE_REGISTERS = {"float32": 136, "float16": 168, "bfloat16": 168}
 
 TENSOR_CORES = {"tf32": "HMMA.1688.F32.TF32", "float16": "HMMA.16816.F32", "bfloat16": "HMMA.16816.F32.BF16"}
 WINDOWS = (((3, 3), (1, 1)), ((3, 3), (2, 2)), ((5, 5), (1, 1)), ((5, 5), (2, 2)), ((7, 7), (1, 1)))
@@ -59,8 +61,10 @@ def made(choice: Choice, capability: tuple[int, int]) -> cubin.Cubin:
     return code
 
 
-def shape(precision: str = "float32", function: str | None = None) -> ConvShape:
-    return ConvShape(1, 28, 28, 64, 64, (3, 3), (1, 1), False, function, precision, False, 1, (1, 1))
+def shape(precision: str = "float32", function: str | None = None, result: str | None = None) -> ConvShape:
+    """A convolution, its result of the maps' type in memory unless another is said."""
+    stored = result or map_type(precision)
+    return ConvShape(1, 28, 28, 64, 64, (3, 3), (1, 1), False, function, precision, False, 1, (1, 1), stored)
 
 
 def gemm_cases() -> Iterator[object]:
@@ -104,7 +108,15 @@ def test_tensor_core_tiles(tile: Tile, precision: str, capability: tuple[int, in
     assert code.instructions[TENSOR_CORES[precision]] >= products
     assert code.count("HMMA") == code.instructions[TENSOR_CORES[precision]]
     assert code.count("LDGSTS.E.BYPASS.128") == code.count("LDGSTS") > 0
-    assert code.count("STG.E.64") >= tile.part[0] * tile.part[1] // 64
+    assert code.count("STG.E.64") >= tile.part[0] * tile.part[1] // 64  # sums that blocks share, or results
+    if precision != "tf32":  # maps go to the tensor cores as they came; results are rounded two at a time
+        assert code.count("F2FP") == tile.part[0] * tile.part[1] // 64
+
+
+@pytest.mark.parametrize("function", [None, "gelu"])
+def test_tensor_cores_whose_result_is_float32(function: str | None) -> None:
+    code = made(gemm_choice(shape("float16", function, "float32"), Target(), MMA_TILES[3], 2), HOPPER)
+    assert code.registers <= MMA_REGISTERS[64, 64] and code.count("F2FP") == 0
 
 
 def few_cases() -> Iterator[object]:
@@ -118,7 +130,7 @@ def few_cases() -> Iterator[object]:
 
 @pytest.mark.parametrize(("images", "precision", "capability"), [*few_cases()])
 def test_products_of_few_images(images: int, precision: str, capability: tuple[int, int]) -> None:
-    dense = ConvShape(images, 1, 1, 512, 1000, (1, 1), (1, 1), False, None, precision, True)
+    dense = replace(shape(precision), images=images, height=1, width=1, channels=512, features=1000, kernel=(1, 1))
     code = made(gemv_choice(dense, Target(capability)), capability)
     assert code.registers <= GEMV_REGISTERS[images]
     rows = 4 if images == 8 and precision != "float32" else 8  # of weights in flight
@@ -129,19 +141,22 @@ def test_products_of_few_images(images: int, precision: str, capability: tuple[i
 
 def depthwise_cases() -> Iterator[object]:
     for kernel, stride in WINDOWS:
-        for capability in (TURING, AMPERE, HOPPER):
+        for capability, precision in ((TURING, "float32"), (AMPERE, "float32"), (HOPPER, "float32"),
+                                      (AMPERE, "bfloat16"), (HOPPER, "float16")):  # fmt: skip
             often = capability == HOPPER or (kernel, stride) == WINDOWS[0]
-            name = f"{kernel[0]}x{kernel[1]}/{stride[0]}-sm_{capability[0]}{capability[1]}"
-            yield pytest.param(kernel, stride, capability, id=name, marks=() if often else pytest.mark.slow)
+            name = f"{kernel[0]}x{kernel[1]}/{stride[0]}-{precision}-sm_{capability[0]}{capability[1]}"
+            yield pytest.param(kernel, stride, precision, capability, id=name, marks=() if often else pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("kernel", "stride", "capability"), [*depthwise_cases()])
-def test_depthwise_windows(kernel: tuple[int, int], stride: tuple[int, int], capability: tuple[int, int]) -> None:
-    maps = ConvShape(8, 28, 28, 96, 96, kernel, stride, False, None, "float32", False, 96, (1, 1))
+@pytest.mark.parametrize(("kernel", "stride", "precision", "capability"), [*depthwise_cases()])
+def test_depthwise_windows(
+    kernel: tuple[int, int], stride: tuple[int, int], precision: str, capability: tuple[int, int]
+) -> None:
+    maps = replace(shape(precision), images=8, channels=96, features=96, kernel=kernel, stride=stride, groups=96)
     choice = depthwise_choice(maps)
     assert choice is not None
     code = made(choice, capability)
-    assert code.registers <= DEPTHWISE_REGISTERS and code.shared_bytes == 0
+    assert code.registers <= DEPTHWISE_REGISTERS[precision] and code.shared_bytes == 0
     assert code.count("LDG.E.128") == code.count("LDG") and code.count("STG.E.128") == code.count("STG") > 0
 
 

@@ -77,7 +77,7 @@ def check(case: Case, choice: Choice) -> None:
     wanted = expected(case, data)
     result = found[..., : case.features].transpose(0, 3, 1, 2)
     assert np.abs(result - wanted).max() <= WITHIN[case.precision] * np.abs(wanted).max()
-    assert np.array_equal(found[..., : lanes(case.features)], again[..., : lanes(case.features)])
+    assert np.array_equal(found[..., : lanes(case, case.features)], again[..., : lanes(case, case.features)])
     assert not counters.any()
 
 

@@ -11,12 +11,13 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from test_cuda_operators import followed
 from test_cuda_plan import Unpacked
 
 import cubin
@@ -25,6 +26,7 @@ from netdsl.backends.cuda import jit
 from netdsl.backends.cuda.program import make_plan
 from netdsl.backends.cuda.steps import Kernel, Step
 from netdsl.errors import DeviceError, NetWarning
+from netdsl.graph.ir import Graph
 from netdsl.passes import rewrite
 from shapes import CASES, graph_of
 
@@ -35,14 +37,18 @@ PLAIN_REGISTERS = 80  # the hungriest takes 66 on sm_90: three blocks of 256 thr
 PLAIN = ("conv", "elementwise", "move", "norm", "pool")  # modules whose kernels are compiled here
 
 
-def plain_steps() -> Mapping[Kernel, Step]:
-    """A step for each plain kernel that any operator's case needs."""
+def plain_steps(graphs: Iterable[Graph], precision: str = "float32") -> dict[Kernel, Step]:
+    """A step for each plain kernel that any of these graphs needs."""
     bank = Unpacked({})
-    steps = [s for case in CASES for s in make_plan(rewrite(graph_of(case.op, case.types)), bank, 1).steps]
+    steps = [s for graph in graphs for s in make_plan(rewrite(graph), bank, 1, precision).steps]
     return {s.kernel: s for s in steps if s.kernel.module in PLAIN}
 
 
-STEPS = plain_steps() if not missing else {}
+ALONE = [] if missing else [graph_of(case.op, case.types) for case in CASES]
+FOLLOWED = [] if missing else [followed(case) for case in CASES]  # results are maps of the precision's type
+STEPS = plain_steps(ALONE)
+HALVES = plain_steps(FOLLOWED, "float16")
+OTHERS = {**plain_steps(ALONE, "float16"), **plain_steps([*ALONE, *FOLLOWED], "bfloat16")}
 MEASURES = {
     Kernel("measure", "multiply_adds"): {"out": "float32[]", "steps": "int64"},
     Kernel("measure", "copy"): {"source": "float32[]", "to": "float32[]", "count": "int64"},
@@ -66,6 +72,18 @@ def check(kernel: Kernel, kinds: Mapping[str, str], capability: tuple[int, int])
 def test_every_plain_kernel_compiles(kernel: Kernel) -> None:
     kinds = MEASURES[kernel] if kernel in MEASURES else STEPS[kernel].kinds()
     check(kernel, kinds, (9, 0))
+
+
+def half_cases() -> Iterator[object]:
+    for steps, capability in ((HALVES, (9, 0)), (OTHERS, (8, 0))):
+        for kernel in sorted(steps.keys() - STEPS.keys() - (HALVES.keys() if steps is OTHERS else set()), key=repr):
+            marks = () if steps is HALVES else pytest.mark.slow
+            yield pytest.param(steps[kernel], capability, id=kernel.name, marks=marks)
+
+
+@pytest.mark.parametrize(("step", "capability"), [*half_cases()])
+def test_every_plain_kernel_compiles_for_halves(step: Step, capability: tuple[int, int]) -> None:
+    check(step.kernel, step.kinds(), capability)
 
 
 @pytest.mark.parametrize("capability", [(7, 5), (8, 0), (8, 6), (8, 9), (10, 0), (12, 0)])

@@ -20,14 +20,17 @@ def network(body: str, size: str = "8x5x4") -> Graph:
     return build(SMALL.format(body=body, size=size))
 
 
-def agrees(simulate: Simulator, graph: Graph, batch: int = 2, calls: int = 2) -> None:
+WITHIN = {"float32": 2e-5, "float16": 4e-3, "bfloat16": 3e-2}  # of the largest value, as of one where it is smaller
+
+
+def agrees(simulate: Simulator, graph: Graph, batch: int = 2, calls: int = 2, precision: str = "float32") -> None:
     """Assert that so many calls of a network agree with its definition."""
     weights, rng = random_weights(graph, 2), np.random.default_rng(1)
     inputs = [rng.standard_normal((batch, *s.type.shape)).astype(np.float32) for s in graph.inputs]
     answers = reference.run(graph, weights, inputs)
-    for found in simulate(graph, weights, *[inputs] * calls):
+    for found in simulate(graph, weights, *[inputs] * calls, precision=precision):
         for y, expected in zip(found, answers, strict=True):
-            np.testing.assert_allclose(y, expected, atol=2e-5 * max(1.0, np.abs(expected).max()))
+            assert np.abs(y - expected).max() <= WITHIN[precision] * max(1.0, np.abs(expected).max())
 
 
 def test_lenet5(simulate: Simulator) -> None:
@@ -66,6 +69,27 @@ def test_residuals_are_overwritten_only_when_nobody_reads_them_later(simulate: S
 @pytest.mark.parametrize("name", REWRITTEN)
 def test_linear_layers_that_are_put_together(simulate: Simulator, name: str) -> None:
     agrees(simulate, network(REWRITTEN[name]))
+
+
+HALVES = {name: network(body) for name, body in NETS.items()}
+HALVES |= {f"joined, {name}": network(kept_by(8, body)) for name, body in CONCATS.items()}
+HALVES |= {f"added, {name}": network(kept_by(8, body)) for name, body in RESIDUALS.items()}
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_networks_in_half_precision(simulate: Simulator, name: str) -> None:
+    """Tensors lie beside and over one another as in float32, each type in turn."""
+    precision = ("float16", "bfloat16")[[*HALVES].index(name) % 2]
+    agrees(simulate, HALVES[name], batch=1, calls=1, precision=precision)
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("float32", 1e5), ("bfloat16", 1e5), ("float16", np.inf)])
+def test_what_float16_cannot_hold_is_infinite(simulate: Simulator, precision: str, expected: float) -> None:
+    graph = network("conv 8 1x1\n avgpool global")
+    weights = {name: np.zeros_like(w) for name, w in random_weights(graph, 2).items()}
+    weights |= {name: np.full_like(w, 125.0) for name, w in weights.items() if w.ndim == 4}
+    ((found,),) = simulate(graph, weights, [np.full((1, 8, 5, 4), 100.0, np.float32)], precision=precision)
+    np.testing.assert_allclose(found, np.full_like(found, expected), rtol=2**-8)
 
 
 @pytest.mark.parametrize("name", SPECIAL)

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from netdsl.backends.cuda.planner import WeightBank
+from netdsl.backends.cuda.precision import tensor_types
 from netdsl.backends.cuda.program import TENSOR_CAPABILITY, Plan, make_plan
 from netdsl.backends.cuda.steps import BLOCK, MOST_BLOCKS, block_each, one_each, team
 from netdsl.backends.cuda.tiles import Target
-from netdsl.backends.cuda.views import LANES, Address, Data, Port, View, layout, padded
+from netdsl.backends.cuda.views import LANES, Address, Data, Port, View, lanes_of, layout, padded
 from netdsl.graph.build import build
 from netdsl.model import PRECISIONS
 from netdsl.ops.deconv import Deconv
@@ -38,8 +39,15 @@ def plan_of(name: str, images: int, precision: str = "float32", target: Target |
     return make_plan(rewrite(build(name)), Unpacked({}), images, precision, target)
 
 
+def aligned(view: View) -> None:
+    """Assert that every pixel begins on 16 bytes and that its lanes are all there."""
+    assert view.multiple % lanes_of(view.dtype) == 0
+    assert all(n % view.multiple == 0 for n in (view.start, view.image, view.row, view.pixel, view.lanes))
+    assert view.channels <= view.lanes < view.channels + view.multiple
+
+
 def extent(view: View, images: int) -> int:
-    """One past the last float of a view, from its buffer's start."""
+    """One past the last word of a view, from its buffer's start."""
     spans = ((images, view.image), (view.height, view.row), (view.width, view.pixel))
     return view.start + sum((count - 1) * stride for count, stride in spans) + view.lanes
 
@@ -55,8 +63,8 @@ def check(plan: Plan) -> None:
         assert 1 <= step.geometry.grid[0] <= MOST_BLOCKS and max(step.geometry.grid[1:]) <= 65535
         for argument in step.arguments.values():
             if isinstance(argument, Address):
-                view = argument.view
-                assert all(n % LANES == 0 for n in (view.start, view.image, view.row, view.pixel))
+                aligned(argument.view)
+                view = argument.view.words
                 first.setdefault(view.buffer, i)
                 last[view.buffer] = i
                 ends[view.buffer] = max(ends.get(view.buffer, 0), extent(view, plan.images))
@@ -102,6 +110,49 @@ def test_a_residual_block_holds_two_maps() -> None:
     plan = plan_of(f"netdsl 1\nnet sample {{\n  input x 8x32x32\n{body}\n}}\n", 1)
     map_floats = 16 * 32 * 32
     assert plan.arena_floats < 3.1 * map_floats
+
+
+def stored(body: str, precision: str = "float16") -> list[str]:
+    """The type in memory of the input and of each operation's result, in order."""
+    graph = rewrite(build(f"netdsl 1\nnet sample {{\n  input x 8x6x7\n{body}\n}}\n"))
+    types = tensor_types(graph, precision)
+    assert len(types) == len(graph.nodes)
+    return [f"{node.op.name} {dtype}" for node, dtype in zip(graph.nodes, types, strict=True)]
+
+
+def test_the_type_of_each_tensor() -> None:
+    assert stored("conv 8 3x3 | relu | maxpool 2x2 | flatten | dense 9 | softmax") == [
+        "input float16", "conv float16", "maxpool float16", "flatten float16", "dense float32", "softmax float32"
+    ]  # fmt: skip
+    read_on = stored("conv 8 3x3\n output one\n conv 8 3x3\n output two")
+    assert read_on[1:] == ["conv float16", "conv float32"]
+    joined = stored("branches concat { conv 8 1x1\n conv 5 3x3 pad=1 | gelu }\n flatten", "bfloat16")
+    assert joined[0] == "input bfloat16" and all("float32" in tensor for tensor in joined[1:])
+    assert stored("relu | softmax | conv 8 1x1")[1:] == ["relu float32", "softmax float16", "conv float32"]
+    for precision in ("float32", "tf32"):
+        assert all("float32" in tensor for tensor in stored("conv 8 3x3 | flatten | dense 9", precision))
+
+
+def test_maps_of_halves_take_half_the_memory() -> None:
+    body = "1x1 16\n repeat 2 { residual { conv 16 3x3 pad=1 | relu | conv 16 3x3 pad=1 }\n relu }\n avgpool global"
+    text = f"netdsl 1\nnet sample {{\n  input x 8x32x32\n{body}\n}}\n"
+    whole, half = (plan_of(text, 64, precision).arena_floats for precision in ("tf32", "float16"))
+    assert half <= 0.51 * whole
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_operator_lowers_in_half_precision(case: Any) -> None:
+    plan = make_plan(rewrite(graph_of(case.op, case.types)), Unpacked({}), 3, "float16")
+    check(plan)
+    addressed = [a for s in plan.steps for a in s.arguments.values() if isinstance(a, Address)]
+    assert {a.view.multiple for a in addressed if a.view.dtype == "float16"} <= {8}
+
+
+def test_a_place_counts_elements_of_its_type() -> None:
+    view, words = layout(TensorType((20, 3, 2)), "float16", 8)
+    assert (view.pixel, view.row, view.image, words) == (24, 48, 144, 72)
+    assert Address(view, 5).within(100) == 205
+    assert (view.words.lanes, view.words.pixel, view.words.image, view.words.dtype) == (12, 12, 72, "float32")
 
 
 def test_flattening_for_dense_layers_moves_nothing() -> None:

@@ -1,6 +1,7 @@
 """Lowering of convolutions, transposed convolutions and dense layers: all are convolutions of some window.
 
-Arguments of every convolution kernel, of which each takes those it names. Strides and places count floats:
+Arguments of every convolution kernel, of which each takes those it names. Strides and places count elements of the
+tensor's type in memory, but those of x words of 4 bytes where the kernel only copies chunks of it (`Choice.by_words`):
 
     x y r            images' first pixels: input, result, residual
     w bias           packed weights; a bias for each lane of the result
@@ -135,15 +136,17 @@ def _emit(
     flat = window.is_point and all(v.flat for v in (x, y, end.residual) if v)
     shape = ConvShape(
         plan.images, y.height, y.width, x.channels, y.channels, window.taps, window.stride,
-        end.residual is not None, end.function, plan.precision, flat, groups, window.dilation,
+        end.residual is not None, end.function, plan.precision, flat, groups, window.dilation, y.dtype,
     )  # fmt: skip
     choice = choose(shape, plan.target) if window.taps[0] * window.taps[1] else None
-    bias = plan.bank.channels((node.path, "bias"), lambda: plan.bank.value(node, "bias"), y.channels)
+    bias = plan.channels(node, "bias", lambda: plan.bank.value(node, "bias"))
     if choice is None:
         packed = plan.bank.pack((node.path, part, "direct"), lambda: _pack_direct(weight(), y.lanes))
-        kernel = Kernel("conv", "direct", (end.function, end.residual is not None))
+        kernel = Kernel("conv", "direct", (end.function, end.residual is not None)).between(x, y)
         plan.emit(kernel, one_each(values * y.lanes), node, work, w=packed, bias=bias, **arguments)
         return
+    if choice.by_words:
+        arguments |= {"x": Address(x.words), **x.words.strides("x")}
     pack = choice.pack
     packed = plan.bank.pack((node.path, part, choice.pack_key), lambda: pack(weight().transpose(0, 2, 3, 1)))
     arguments["scratch"] = Address(plan.scratch(padded(choice.scratch))) if choice.scratch else 0

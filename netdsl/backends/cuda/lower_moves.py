@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.backends.cuda.planner import Planner
 from netdsl.backends.cuda.steps import Kernel, one_each
-from netdsl.backends.cuda.views import LANES, Address, Argument, Data, Port, View, table
+from netdsl.backends.cuda.views import Address, Argument, Data, Port, View, lanes_of, table
+from netdsl.backends.cuda.views import padded as filled
 from netdsl.graph.ir import Node
 from netdsl.ops.shape import ChannelShuffle, Crop, Pad, PixelShuffle, Upsample, sources
 from netdsl.plan.residence import flat_readers_only
@@ -19,13 +21,15 @@ Indices = NDArray[np.int64]
 
 
 def lower_input(plan: Planner, index: int, port: int) -> None:
-    """The caller's NCHW array to channels last."""
+    """The caller's NCHW array to channels last, with zeros to the end of the last channel's 16 bytes."""
     node = plan.graph.nodes[index]
     y = plan.output(index)
-    values = plan.images * y.height * y.width * y.lanes
+    lanes = filled(y.channels, lanes_of(y.dtype))
+    values = plan.images * y.height * y.width * lanes
     plan.emit(
-        Kernel("move", "pack"), one_each(values // LANES), node, values, source=Port(port), y=Address(y),
-        images=plan.images, channels=y.channels, lanes=y.lanes, height=y.height, width=y.width, **y.strides("y"),
+        Kernel("move", "pack").between(y), one_each(values // lanes_of(y.dtype)), node, values, source=Port(port),
+        y=Address(y), images=plan.images, channels=y.channels, lanes=lanes, height=y.height, width=y.width,
+        **y.strides("y"),
     )  # fmt: skip
 
 
@@ -35,8 +39,8 @@ def lower_output(plan: Planner, index: int, port: int) -> None:
     x = plan.views[index]
     values = plan.images * node.type.elements
     plan.emit(
-        Kernel("move", "unpack"), one_each(values), node, values, target=Port(port, is_output=True), x=Address(x),
-        images=plan.images, channels=x.channels, height=x.height, width=x.width, **x.strides("x"),
+        Kernel("move", "unpack").between(x), one_each(values), node, values, target=Port(port, is_output=True),
+        x=Address(x), images=plan.images, channels=x.channels, height=x.height, width=x.width, **x.strides("x"),
     )  # fmt: skip
 
 
@@ -49,9 +53,9 @@ def lower_flatten(plan: Planner, index: int) -> None:
         return
     y = plan.output(index)
     plan.emit(
-        Kernel("move", "flatten"), one_each(plan.images * y.lanes), node, plan.images * y.lanes, x=Address(x),
-        y=Address(y), images=plan.images, channels=x.channels, lanes=y.lanes, height=x.height, width=x.width,
-        **x.strides("x"), y_image=y.image,
+        Kernel("move", "flatten").between(x, y), one_each(plan.images * y.lanes), node, plan.images * y.lanes,
+        x=Address(x), y=Address(y), images=plan.images, channels=x.channels, lanes=y.lanes, height=x.height,
+        width=x.width, **x.strides("x"), y_image=y.image,
     )  # fmt: skip
 
 
@@ -112,7 +116,7 @@ def lower_pixelshuffle(plan: Planner, index: int) -> None:
     for a in range(f):
         for b in range(f):
             start = y.start + a * y.row + b * y.pixel
-            place = View(y.buffer, start, y.channels, x.height, x.width, f * y.pixel, f * y.row, y.image)
+            place = replace(y, start=start, height=x.height, width=x.width, pixel=f * y.pixel, row=f * y.row)
             channels = np.arange(y.channels) * f * f + a * f + b
             _gather(plan, node, x, place, _filled(channels, y), np.arange(x.height), np.arange(x.width))
 
@@ -132,7 +136,7 @@ def lower_upsample(plan: Planner, index: int) -> None:
         "low_h": table(low_h), "high_h": table(high_h), "part_h": Data(part_h.astype(np.float32)),
         "low_w": table(low_w), "high_w": table(high_w), "part_w": Data(part_w.astype(np.float32)),
     }  # fmt: skip
-    _emit_points(plan, Kernel("move", "bilinear"), node, x, y, y.lanes, tables, each=LANES)
+    _emit_points(plan, Kernel("move", "bilinear"), node, x, y, y.lanes, tables, each=plan.multiple)
 
 
 def _filled(channels: Indices, y: View) -> Indices:
@@ -162,4 +166,4 @@ def _emit_points(
         "x": Address(x), "y": Address(y), "images": plan.images, "lanes": lanes, "height": y.height, "width": y.width,
         **x.strides("x"), **y.strides("y"), **more,
     }  # fmt: skip
-    plan.emit(kernel, one_each(values // each), node, values, **arguments)
+    plan.emit(kernel.between(x, y), one_each(values // each), node, values, **arguments)

@@ -6,7 +6,7 @@ import numpy as np
 
 from netdsl.backends.cuda.planner import Planner
 from netdsl.backends.cuda.steps import Geometry, Kernel, block_each, one_each, team
-from netdsl.backends.cuda.views import LANES, Address, Argument, Data, View
+from netdsl.backends.cuda.views import Address, Argument, Data, View
 from netdsl.graph.ir import Node
 from netdsl.ops.activation import PRelu
 from netdsl.ops.norm import GroupNorm, InstanceNorm, Lrn
@@ -28,8 +28,8 @@ def lower_affine(plan: Planner, index: int) -> None:
     scale, shift = affine_weights(node)
     low, high = limits(node.fused[0] if node.fused else None)
     arguments: dict[str, Argument] = {
-        "scale": plan.bank.channels((node.path, "scale"), lambda: plan.bank.evaluate(scale), node.type.channels),
-        "shift": plan.bank.channels((node.path, "shift"), lambda: plan.bank.evaluate(shift), node.type.channels),
+        "scale": plan.channels(node, "scale", lambda: plan.bank.evaluate(scale)),
+        "shift": plan.channels(node, "shift", lambda: plan.bank.evaluate(shift)),
         "low": low, "high": high,
     }  # fmt: skip
     _emit_points(plan, index, Kernel("elementwise", "affine"), arguments)
@@ -38,26 +38,25 @@ def lower_affine(plan: Planner, index: int) -> None:
 def lower_prelu(plan: Planner, index: int) -> None:
     node = plan.graph.nodes[index]
     assert isinstance(node.op, PRelu)
-    channels = node.type.channels
-    ones = np.ones(channels, np.float32)  # one slope may serve all channels
-    slope = plan.bank.channels((node.path, "slope"), lambda: ones * plan.bank.required(node, "weight"), channels)
+    ones = np.ones(node.type.channels, np.float32)  # one slope may serve all channels
+    slope = plan.channels(node, "slope", lambda: ones * plan.bank.required(node, "weight"))
     _emit_points(plan, index, Kernel("elementwise", "prelu"), {"slope": slope})
 
 
-def _emit_points(plan: Planner, index: int, kernel: Kernel, more: dict[str, Argument], each: int = LANES) -> None:
-    """A thread for `each` lanes."""
+def _emit_points(plan: Planner, index: int, kernel: Kernel, more: dict[str, Argument], each: int | None = None) -> None:
+    """A thread for `each` lanes, or for 16 bytes of them."""
     node = plan.graph.nodes[index]
     x, y = plan.views[node.inputs[0]], plan.output(index)
     values = plan.images * y.height * y.width * y.lanes
-    _emit(plan, node, kernel, one_each(values // each), x, y, {"images": plan.images, **more})
+    _emit(plan, node, kernel, one_each(values // (each or plan.multiple)), x, y, {"images": plan.images, **more})
 
 
 def _emit(
     plan: Planner, node: Node, kernel: Kernel, geometry: Geometry, x: View, y: View, more: dict[str, Argument]
 ) -> None:
     plan.emit(
-        kernel, geometry, node, plan.images * node.type.elements, x=Address(x), y=Address(y), channels=y.channels,
-        lanes=y.lanes, height=y.height, width=y.width, **x.strides("x"), **y.strides("y"), **more,
+        kernel.between(x, y), geometry, node, plan.images * node.type.elements, x=Address(x), y=Address(y),
+        channels=y.channels, lanes=y.lanes, height=y.height, width=y.width, **x.strides("x"), **y.strides("y"), **more,
     )  # fmt: skip
 
 
@@ -70,12 +69,12 @@ def lower_join(plan: Planner, index: int) -> None:
         last = i == len(views)
         low, high = limits(node.fused[0] if node.fused and last else None)
         # a partial product of gates is still a gate: only the last result has the full size for certain
-        place = y if last else plan.fresh(node.type)
+        place = y if last else plan.fresh(node.type, "float32")
         values = plan.images * y.height * y.width * y.lanes
         plan.emit(
-            Kernel("elementwise", "binary", (node.op.name,)), one_each(values // LANES), node, values,
-            b=Address(total), c=Address(view), y=Address(place), low=low, high=high, images=plan.images,
-            lanes=y.lanes, height=y.height, width=y.width,
+            Kernel("elementwise", "binary", (node.op.name,)).between(total, view, place),
+            one_each(values // plan.multiple), node, values, b=Address(total), c=Address(view), y=Address(place),
+            low=low, high=high, images=plan.images, lanes=y.lanes, height=y.height, width=y.width,
             **_spread(total, "b", y), **_spread(view, "c", y), **place.strides("y"),
         )  # fmt: skip
         total = place
@@ -113,7 +112,7 @@ def _affine(
         found = plan.bank.value(node, role)
         return default if found is None else found
 
-    return plan.bank.channels((node.path, role), make, node.type.channels)
+    return plan.channels(node, role, make)
 
 
 def lower_lrn(plan: Planner, index: int) -> None:

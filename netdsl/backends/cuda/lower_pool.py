@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 from netdsl.backends.cuda.planner import Planner
 from netdsl.backends.cuda.steps import Geometry, Kernel, one_each, team
-from netdsl.backends.cuda.views import LANES, Address, Argument, Data, table
+from netdsl.backends.cuda.views import Address, Argument, Data, table
 from netdsl.ops.pool import AdaptiveAvgPool, AdaptiveMaxPool, AvgPool, LpPool, MaxPool, bins
 from netdsl.plan.activations import elementwise
 from netdsl.plan.windows import Ranges, clipped
 
-MEAN_QUADS = 16  # chosen: of channels, for each block of a mean over the map: 256 bytes of each pixel at once
+MEAN_QUADS = 16  # chosen: of words, for each block of a mean over the map: 256 bytes of each pixel at once
 MOST_SLICES = 32  # chosen: threads that share one sum of a mean over the map
 
 
@@ -69,9 +69,10 @@ def _emit_mean(plan: Planner, index: int) -> None:
     node = plan.graph.nodes[index]
     x, y = plan.views[node.inputs[0]], plan.output(index)
     slices = min(MOST_SLICES, team(x.height * x.width))
-    blocks = -(-x.lanes // (LANES * MEAN_QUADS))
+    blocks = -(-x.lanes // (plan.multiple * MEAN_QUADS))
+    kernel = Kernel("pool", "mean", (MEAN_QUADS, slices)).between(x, y)
     plan.emit(
-        Kernel("pool", "mean", (MEAN_QUADS, slices)), Geometry((blocks, plan.images, 1), (MEAN_QUADS, slices, 1)), node,
+        kernel, Geometry((blocks, plan.images, 1), (MEAN_QUADS, slices, 1)), node,
         plan.images * x.channels * x.height * x.width, x=Address(x), y=Address(y), lanes=x.lanes, in_height=x.height,
         in_width=x.width, **x.strides("x"), y_image=y.image,
     )  # fmt: skip
@@ -103,6 +104,6 @@ def _emit(plan: Planner, index: int, kernel: Kernel, cells: int, more: dict[str,
     x, y = plan.views[node.inputs[0]], plan.output(index)
     values = plan.images * y.height * y.width * y.lanes
     plan.emit(
-        kernel, one_each(values // LANES), node, values * cells, x=Address(x), y=Address(y), images=plan.images,
-        lanes=y.lanes, height=y.height, width=y.width, **x.strides("x"), **y.strides("y"), **more,
+        kernel.between(x, y), one_each(values // plan.multiple), node, values * cells, x=Address(x), y=Address(y),
+        images=plan.images, lanes=y.lanes, height=y.height, width=y.width, **x.strides("x"), **y.strides("y"), **more,
     )  # fmt: skip

@@ -7,35 +7,37 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from netdsl.backends.cuda.precision import map_type
+from netdsl.backends.cuda.views import LANES, lanes_of, padded
 from netdsl.halves import bfloat16_bits, float16_bits
 
 F32 = NDArray[np.float32]
 
-SLICE = 16  # depth of a slice of the product: four chunks of four channels
+SLICE = 16  # depth of a slice of the product in words of 4 bytes: four chunks of 16 bytes
 
 
 def pack_gemm(weight: F32, groups: int, precision: str) -> F32:
     """[K, R, S, C / groups] to [groups, depth, columns], flat: row (r, s, c) of column k, zeros around.
 
-    Channels are filled up to fours, the whole depth to slices, columns to fours. In half precision a row holds words of
-    two neighbouring depths, the first in the low half; in float16 values beyond 65504 become infinite. The result is
-    float32 in name; its bits are what counts.
+    Channels are filled up to chunks of 16 bytes, of 4 or in half precision 8, columns likewise, the whole depth to
+    slices. In half precision a row holds words of two neighbouring depths, the first in the low half; in float16 values
+    beyond 65504 become infinite. The result is float32 in name; its bits are what counts.
     """
     k, r, s, c = weight.shape
-    columns, chunks = -(-(k // groups) // 4) * 4, -(-c // 4)
-    depth = -(-r * s * chunks * 4 // SLICE) * SLICE
-    out = np.zeros((groups, depth, columns), np.float32)
+    lanes = lanes_of(map_type(precision))
+    columns, used = padded(k // groups, lanes), padded(c, lanes)
+    out = np.zeros((groups, padded(r * s * used, 4 * lanes), columns), np.float32)
     for group, place in enumerate(out):
         mine = weight[group * (k // groups) : (group + 1) * (k // groups)]
-        cells = place[: r * s * chunks * 4].reshape(r, s, chunks * 4, columns)
+        cells = place[: r * s * used].reshape(r, s, used, columns)
         cells[:, :, :c, : len(mine)] = mine.transpose(1, 2, 3, 0)
     return ROUNDINGS[precision](out).reshape(-1)
 
 
-def pack_depthwise(weight: F32) -> F32:
-    """[C, R, S, 1] to [R, S, lanes of C], flat."""
+def pack_depthwise(weight: F32, lanes: int = LANES) -> F32:
+    """[C, R, S, 1] to [R, S, C filled up to a multiple of `lanes`], flat."""
     c, r, s, _ = weight.shape
-    out = np.zeros((r, s, -(-c // 4) * 4), np.float32)
+    out = np.zeros((r, s, padded(c, lanes)), np.float32)
     out[:, :, :c] = weight[..., 0].transpose(1, 2, 0)
     return out.reshape(-1)
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from netdsl.backends.cuda.precision import map_type, tensor_types
 from netdsl.backends.cuda.steps import Geometry, Kernel, Step
 from netdsl.backends.cuda.tiles import Target
-from netdsl.backends.cuda.views import ARENA, LANES, Argument, Data, View, layout, padded
+from netdsl.backends.cuda.views import ARENA, LANES, Argument, Data, View, lanes_of, layout, padded
 from netdsl.graph.ir import Graph, Node, Weight
 from netdsl.plan.residence import homes, spent_residuals
 from netdsl.tensor import TensorType
@@ -44,7 +45,9 @@ class WeightBank:
             self.packed[key] = Data(np.ascontiguousarray(make()).reshape(-1))
         return self.packed[key]
 
-    def channels(self, key: tuple[Any, ...], make: Callable[[], F32 | None], channels: int, multiple: int = 4) -> Data:
+    def channels(
+        self, key: tuple[Any, ...], make: Callable[[], F32 | None], channels: int, multiple: int = LANES
+    ) -> Data:
         """A value for each channel, with zeros up to a multiple; all zeros for None."""
 
         def filled() -> F32:
@@ -66,17 +69,27 @@ class Planner:
         self.target = target or Target()
         self.views: dict[int, View] = {}
         self.flat_maps: dict[int, View] = {}  # vectors that are maps left channels last: the map's view, by node
-        self.floats: list[int] = []  # of each buffer
+        self.types = tensor_types(graph, precision)  # in memory, by node
+        self.multiple = lanes_of(map_type(precision))  # of the lanes of every tensor
+        self.floats: list[int] = []  # of each buffer, words of 4 bytes
         self.steps: list[Step] = []
-        self.homes = homes(graph, LANES)
-        self.residuals = spent_residuals(graph, self.homes)
+        self.homes = homes(graph, self.multiple, self._alike)
+        self.residuals = spent_residuals(graph, self.homes, self._alike)
 
     def input_views(self, node: Node) -> list[View]:
         return [self.views[i] for i in node.inputs]
 
-    def fresh(self, kind: TensorType) -> View:
+    def _alike(self, i: int, j: int) -> bool:
+        """Whether the results of two nodes have the same type in memory."""
+        return self.types[i] == self.types[j]
+
+    def channels(self, node: Node, name: str, make: Callable[[], F32 | None]) -> Data:
+        """A value for each channel of a node's result and its lanes, see `WeightBank.channels`."""
+        return self.bank.channels((node.path, name), make, node.type.channels, self.multiple)
+
+    def fresh(self, kind: TensorType, dtype: str) -> View:
         """A view of a buffer of its own."""
-        view, image = layout(kind)
+        view, image = layout(kind, dtype, self.multiple)
         return replace(view, buffer=self._buffer(image * self.images))
 
     def scratch(self, floats: int) -> View:
@@ -101,7 +114,7 @@ class Planner:
                 whole, channels = self.output(joined), self.graph.nodes[index].type.channels
                 self.views[index] = replace(whole, start=whole.start + first, channels=channels)
             else:
-                self.views[index] = self.fresh(self.graph.nodes[index].type)
+                self.views[index] = self.fresh(self.graph.nodes[index].type, self.types[index])
         return self.views[index]
 
     def emit(self, kernel: Kernel, geometry: Geometry, node: Node, work: int, **arguments: Argument) -> None:

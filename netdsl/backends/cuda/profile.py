@@ -131,7 +131,7 @@ def _bytes(argument: Argument, images: int, graph: Graph) -> int:
     if isinstance(argument, Data):
         return argument.values.nbytes
     if isinstance(argument, Address):
-        view = argument.view
+        view = argument.view.words
         return 4 * view.lanes * view.height * view.width * (images if view.image else 1)
     if isinstance(argument, Port):
         spec = (graph.outputs if argument.is_output else graph.inputs)[argument.index]

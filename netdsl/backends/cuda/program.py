@@ -42,7 +42,7 @@ PLANS_KEPT = 4  # chosen: batch sizes whose plans are kept
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps for one batch size, each buffer's place in the arena and its size, both in floats."""
+    """Steps for one batch size, each buffer's place in the arena and its size, both in words of 4 bytes."""
 
     images: int
     steps: tuple[Step, ...]
@@ -123,7 +123,7 @@ class Workspace:
 
     def _value(self, argument: Argument, bank: Bank) -> Any:
         if isinstance(argument, Address):
-            return self.plan.offsets[argument.view.buffer] + argument.view.start + argument.offset
+            return argument.within(self.plan.offsets[argument.view.buffer])
         if isinstance(argument, Data):
             return bank.array(argument)
         if isinstance(argument, Arena):
@@ -331,7 +331,7 @@ def lower(
     weights    stored tensors by name, as `graph.tensors` lists them
     progress   told of each kernel that has to be compiled
     precision  of the products in convolutions and dense layers: "float32" (exact), or with tensor cores "tf32",
-               "float16" or "bfloat16", each with sums in float32
+               "float16" or "bfloat16", each with sums in float32; in the last two maps are of that type in memory too
 
     Errors: DeviceError when there is no usable GPU or not enough memory.
     """

@@ -25,7 +25,7 @@ def free_bytes() -> int:
 
 def empty(count: int, dtype: Any = np.float32) -> NDArray[Any]:
     """A flat array, its values undefined: the least likely ones, so that a read of them shows."""
-    return np.full(count, np.nan if np.dtype(dtype).kind == "f" else -1, dtype)
+    return np.full(count * np.dtype(dtype).itemsize, 0xFF, np.uint8).view(dtype)  # nan, in halves too
 
 
 def upload(values: NDArray[Any]) -> NDArray[Any]:

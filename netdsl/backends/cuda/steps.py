@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from typing import Any
 
-from netdsl.backends.cuda.views import Address, Argument, Counters, Data
+from netdsl.backends.cuda.views import Address, Argument, Counters, Data, View
 
 Size3 = tuple[int, int, int]
 
@@ -28,6 +28,11 @@ class Kernel:
     module: str
     factory: str
     constants: tuple[Any, ...] = ()
+
+    def between(self, *views: View) -> Kernel:
+        """The kernel for tensors of these types; without a word they are float32."""
+        types = tuple(view.dtype for view in views)
+        return self if set(types) == {"float32"} else replace(self, constants=(*self.constants, *types))
 
     @property
     def name(self) -> str:

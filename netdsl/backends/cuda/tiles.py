@@ -1,8 +1,8 @@
 """Choice of kernel, tile and launch of a convolution, from its shape and the kind of GPU alone.
 
 A convolution is a product of matrices: rows are the output pixels of all images, columns the output channels (of one
-group), depth the window's taps x channels, channels rounded up to four. `choose` estimates the clock cycles of every
-tile, and of every number of blocks that could share a tile's depth, and takes the least.
+group), depth the window's taps x channels, channels rounded up to chunks of 16 bytes. `choose` estimates the clock
+cycles of every tile, and of every number of blocks that could share a tile's depth, and takes the least.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from functools import partial
 from typing import Any
 
 from netdsl.backends.cuda.packing import F32, SLICE, pack_depthwise, pack_gemm
+from netdsl.backends.cuda.precision import map_type
 from netdsl.backends.cuda.steps import Geometry, Kernel
+from netdsl.backends.cuda.views import ELEMENTS, lanes_of, padded
 
 MOST = 2**31 - 1  # of pixels, of packed weights: kernels count them in 32 bits
 MOST_SIDE = 2**15 - 512  # of a map, padding and window included: kernels hold a corner in 16 + 16 bits
@@ -24,8 +26,8 @@ SHARING = 2500  # chosen: cycles for blocks that share a tile to meet
 SHARED = 64 * 1024  # bytes of shared memory of a multiprocessor without asynchronous copies (capability 7.5)
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 FEW_IMAGES = 8  # chosen: up to so many pixels the weights are read once, not multiplied by tiles of empty rows
-STRIP = 4  # chosen: output pixels of a depthwise thread's line
-MOST_ACROSS = 16  # chosen: input pixels that such a line keeps in registers, four floats each
+STRIP = 16  # chosen: results of a depthwise thread's line, pixels x channels
+MOST_ACROSS = 64  # chosen: registers for the input pixels of such a line
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,11 @@ class ConvShape:
     kernel          taps of the window, down and across
     residual        whether a map is added
     function        name of the elementwise function applied last, or None
-    precision       of the factors; sums are float32 always
+    precision       of the factors; sums are float32 always. In half precision the input and the map that is added are
+                    of that type in memory
     flat            pixels of input, output and residual follow each other without gaps
     dilation        from tap to tap, down and across; 0 where it is not known
+    result          type of the result in memory: float32, or in half precision that of the input
     """
 
     images: int
@@ -73,6 +77,22 @@ class ConvShape:
     flat: bool
     groups: int = 1
     dilation: tuple[int, int] = (0, 0)
+    result: str = "float32"
+
+    @property
+    def maps(self) -> str:
+        """Type of the input, and of the map that is added, in memory."""
+        return map_type(self.precision)
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """What a kernel's constants say of types in memory beside the precision."""
+        return (self.result,) if self.maps != "float32" else ()
+
+    @property
+    def lanes(self) -> int:
+        """Channels of a chunk: 16 bytes of the input."""
+        return lanes_of(self.maps)
 
     @property
     def pixels(self) -> int:
@@ -81,13 +101,13 @@ class ConvShape:
 
     @property
     def chunks(self) -> int:
-        """Chunks of four channels that a group reads at each tap."""
-        return -(-(self.channels // self.groups) // 4)
+        """Chunks that a group reads at each tap."""
+        return -(-(self.channels // self.groups) // self.lanes)
 
     @property
     def columns(self) -> int:
-        """Columns of a group's product: its output channels, rounded up to four."""
-        return -(-(self.features // self.groups) // 4) * 4
+        """Columns of a group's product: its output channels, rounded up to the lanes of maps."""
+        return padded(self.features // self.groups, self.lanes)
 
     @property
     def slices(self) -> int:
@@ -103,6 +123,7 @@ class Choice:
     pack_key    what their form depends on
     arguments   integers that the kernel takes beside those of every convolution
     scratch     floats of the arena; counters: int32 zeros, which every launch leaves zero
+    by_words    whether the kernel counts the input in words of 4 bytes, as it only copies chunks of it
     """
 
     kernel: Kernel
@@ -112,6 +133,7 @@ class Choice:
     arguments: Mapping[str, int] = field(default_factory=dict)
     scratch: int = 0
     counters: int = 0
+    by_words: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,7 +160,7 @@ class Tile:
         return self.block_m * self.block_n
 
     def shared_bytes(self, stages: int) -> int:
-        """Of shared memory for so many slices in float32."""
+        """Of shared memory for so many slices."""
         return stages * 4 * SLICE * (self.block_m + self.block_n)
 
 
@@ -174,7 +196,7 @@ def choose(shape: ConvShape, target: Target) -> Choice | None:
         if shape.groups == shape.channels == shape.features:
             return depthwise_choice(shape)
         channels, features = shape.channels // shape.groups, shape.features // shape.groups
-        if channels % 4 or features % 4 or features < 16:
+        if channels % shape.lanes or features % shape.lanes or features < 16:
             return None
     if shape.pixels <= FEW_IMAGES and shape.groups == 1:
         return gemv_choice(shape, target)
@@ -196,6 +218,7 @@ def _countable(shape: ConvShape) -> bool:
 def gemm_choice(shape: ConvShape, target: Target, tile: Tile, splits: int) -> Choice:
     """The launch of a tile, `splits` blocks sharing the depth of each."""
     exact = shape.precision == "float32"
+    constants: tuple[int | str | None, ...]
     if exact:
         stages, copies = (tile.stages, "async") if target.asynchronous else (2, "register")
         resident = tile.resident if target.asynchronous else min(tile.resident, SHARED // tile.shared_bytes(2))
@@ -203,6 +226,7 @@ def gemm_choice(shape: ConvShape, target: Target, tile: Tile, splits: int) -> Ch
     else:
         constants = (
             tile.block_m, tile.block_n, *tile.part, tile.stages, shape.precision, tile.resident, shape.function,
+            *shape.types,
         )  # fmt: skip
     tiles_n = -(-shape.columns // tile.block_n)
     tiles = -(-shape.pixels // tile.block_m) * tiles_n
@@ -212,18 +236,18 @@ def gemm_choice(shape: ConvShape, target: Target, tile: Tile, splits: int) -> Ch
     kernel = Kernel("gemm", "gemm" if exact else "mma", constants)
     return Choice(
         kernel, geometry, partial(pack_gemm, groups=shape.groups, precision=shape.precision),
-        ("gemm", shape.precision), arguments, shared * splits * tile.area, shared,
+        ("gemm", shape.precision), arguments, shared * splits * tile.area, shared, by_words=True,
     )  # fmt: skip
 
 
 def gemm_arguments(shape: ConvShape) -> dict[str, int]:
     """How the depth is counted: slices, and four chunks on as an addition of (taps down, taps across, chunks)."""
     chunks, taps_w = shape.chunks, shape.kernel[1]
-    depth = SLICE if shape.precision in ("float32", "tf32") else SLICE // 2
     taps_on = (SLICE // 4) // chunks
     return {
         "chunks": chunks, "slices": shape.slices, "columns": shape.columns, "has_residual": int(shape.residual),
-        "x_group": shape.channels // shape.groups, "w_group": shape.slices * depth * shape.columns,
+        "x_group": shape.channels // shape.groups // ELEMENTS[shape.maps],
+        "w_group": shape.slices * SLICE * shape.columns,
         "step_c": (SLICE // 4) % chunks, "step_s": taps_on % taps_w, "step_r": taps_on // taps_w,
     }  # fmt: skip
 
@@ -239,16 +263,16 @@ def cycles(shape: ConvShape, target: Target, tile: Tile, splits: int) -> float:
     """Estimated clock cycles of the whole product.
 
     Blocks are dealt to multiprocessors evenly. One is as fast as its warps can hide latency, half as fast at three of
-    them, and no faster than its slices arrive. Blocks that share a depth write their sums, and the last reads them all.
+    them, and no faster than its slices arrive. In half precision a slice holds twice the depth, and tensor cores are
+    twice as fast. Blocks that share a depth write their sums, and the last reads them all.
     """
     tiles = -(-shape.pixels // tile.block_m) * -(-shape.columns // tile.block_n) * shape.groups
     each = -(-tiles * splits // target.multiprocessors)
     together = min(each, tile.resident)
     warps = together * tile.threads / 32
-    half = 2 if shape.precision in ("float16", "bfloat16") else 1
     depth = -(-shape.slices // splits) * SLICE
-    multiply = depth * tile.area / (tile.speed * half * warps / (warps + 3))
-    arrive = depth * (tile.block_m + tile.block_n / half) / FLOATS_PER_CYCLE
+    multiply = depth * tile.area / (tile.speed * warps / (warps + 3))
+    arrive = depth * (tile.block_m + tile.block_n) / FLOATS_PER_CYCLE
     rounds = -(-each // together)
     meet = 0.0
     if splits > 1:
@@ -260,7 +284,7 @@ def cycles(shape: ConvShape, target: Target, tile: Tile, splits: int) -> float:
 def gemv_choice(shape: ConvShape, target: Target) -> Choice:
     """Few pixels: every weight is read once by somebody, and multiplied with all pixels there.
 
-    In half precision weights are stored so, as reading them is what takes the time; inputs are not rounded.
+    In half precision weights are stored so, as reading them is what takes the time.
     """
     images = 1 << (shape.pixels - 1).bit_length() if shape.pixels else 1
     tiles = -(-shape.columns // 32)
@@ -268,27 +292,31 @@ def gemv_choice(shape: ConvShape, target: Target) -> Choice:
     splits = max(1, min(wanted, shape.slices // 8, SPLITS[-1]))
     arguments = gemm_arguments(shape) | {"splits": splits}
     shared = tiles if splits > 1 else 0
-    stored = shape.precision if shape.precision in ("float16", "bfloat16") else "float32"
-    kernel = Kernel("gemv", "gemv", (images, shape.function, stored))
+    stored = shape.maps
+    kernel = Kernel("gemv", "gemv", (images, shape.function, stored, *shape.types))
     return Choice(
         kernel, Geometry((tiles, splits, 1), (256, 1, 1)),
         partial(pack_gemm, groups=1, precision=stored), ("gemm", stored),
-        arguments, shared * splits * 32 * images, shared,
+        arguments, shared * splits * 32 * images, shared, by_words=True,
     )  # fmt: skip
 
 
 def depthwise_choice(shape: ConvShape) -> Choice | None:
-    """A thread makes a strip of outputs for four channels; wide windows go to the kernel that takes anything."""
+    """A thread makes a strip of outputs for 16 bytes of channels; wide windows go to the kernel that takes anything."""
     if not all(shape.dilation) or min(shape.dilation) < 0:
         return None
     close = shape.stride[0] == shape.dilation[0] == 1 and shape.height > 1
     lines = 2 if close and shape.kernel[0] > 1 and shape.kernel[1] <= 5 else 1  # more taps do not unroll for two
-    strip = STRIP if shape.width >= STRIP else (2 if shape.width > 1 else 1)
-    if (strip - 1) * shape.stride[1] + (shape.kernel[1] - 1) * shape.dilation[1] + 1 > MOST_ACROSS:
+    longest = STRIP // shape.lanes
+    strip = longest if shape.width >= longest else (2 if shape.width > 1 else 1)
+    across = (strip - 1) * shape.stride[1] + (shape.kernel[1] - 1) * shape.dilation[1] + 1
+    if across * shape.lanes > MOST_ACROSS:
         return None
-    threads = shape.images * -(-shape.height // lines) * -(-shape.width // strip) * -(-shape.channels // 4)
-    constants = (*shape.kernel, *shape.stride, *shape.dilation, lines, strip, shape.function)
+    chunks = -(-shape.channels // shape.lanes)
+    threads = shape.images * -(-shape.height // lines) * -(-shape.width // strip) * chunks
+    types = (shape.maps, *shape.types) if shape.types else ()
+    constants = (*shape.kernel, *shape.stride, *shape.dilation, lines, strip, shape.function, *types)
     return Choice(
         Kernel("depthwise", "depthwise", constants), Geometry((-(-threads // 128), 1, 1), (128, 1, 1)),
-        pack_depthwise, ("depthwise",), {"has_residual": int(shape.residual)},
+        partial(pack_depthwise, lanes=shape.lanes), ("depthwise",), {"has_residual": int(shape.residual)},
     )  # fmt: skip

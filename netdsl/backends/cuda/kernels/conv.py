@@ -8,15 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from netdsl.backends.cuda.kernels.functions import FUNCTIONS, limited
+from netdsl.backends.cuda.kernels.maps import getter, setter
 from netdsl.backends.cuda.simt import cuda
 
 
-def make_direct(function: str | None, residual: bool) -> Callable[..., None]:
+def make_direct(
+    function: str | None, residual: bool, x_type: str = "float32", y_type: str = "float32"
+) -> Callable[..., None]:
     """y[n,p,q,k] = bias[k] + sum over taps and the channels of k's group; weights [taps_h, taps_w, C / groups, lanes].
 
-    Neighbouring threads make neighbouring features: they read the same inputs and consecutive weights.
+    The residual has x's type. Neighbouring threads make neighbouring features: they read the same inputs and
+    consecutive weights.
     """
     apply = FUNCTIONS[function]
+    get, put = getter(x_type), setter(y_type)
 
     def direct(  # type: ignore[no-untyped-def]
         arena, x, y, r, w, bias, low, high, a, images, in_height, in_width, group_channels, group_features, outputs,
@@ -40,9 +45,9 @@ def make_direct(function: str | None, residual: bool) -> Callable[..., None]:
                         at = x + n * x_image + h * x_row + v * x_pixel + first
                         row = (s * taps_w + t) * group_channels * features + k
                         for c in range(group_channels):
-                            total += arena[at + c] * w[row + c * features]
+                            total += get(arena, at + c) * w[row + c * features]
         if residual:
-            total += arena[r + n * r_image + p * r_row + q * r_pixel + k]
-        arena[y + n * y_image + p * y_row + q * y_pixel + k] = apply(limited(total, low, high), a)
+            total += get(arena, r + n * r_image + p * r_row + q * r_pixel + k)
+        put(arena, y + n * y_image + p * y_row + q * y_pixel + k, apply(limited(total, low, high), a))
 
     return direct

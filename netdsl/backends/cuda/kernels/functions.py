@@ -32,6 +32,22 @@ def larger(x, best):  # type: ignore[no-untyped-def]
 
 
 @device_function
+def plus(x, y):  # type: ignore[no-untyped-def]
+    return x + y
+
+
+@device_function
+def times(x, y):  # type: ignore[no-untyped-def]
+    return x * y
+
+
+@device_function
+def between(x, y, share):  # type: ignore[no-untyped-def]
+    """From x to y, that share of the way."""
+    return x + share * (y - x)
+
+
+@device_function
 def identity(x, a):  # type: ignore[no-untyped-def]
     return x
 
@@ -99,7 +115,7 @@ FUNCTIONS: dict[str | None, Callable[..., Any]] = {
 
 @device_function
 def quad_place(i, quads, width, height):  # type: ignore[no-untyped-def]
-    """Number i of a grid over images x height x width x quads of channels: (first channel, column, row, image)."""
+    """Number i of a grid over images x height x width x quads of words: (first word, column, row, image)."""
     pixel = i // quads
     line = pixel // width
     return 4 * (i % quads), pixel % width, line % height, line // height

@@ -22,12 +22,16 @@ from netdsl.backends.cuda.kernels.functions import FUNCTIONS, limited
 from netdsl.backends.cuda.kernels.gemm_fma import fma_product
 from netdsl.backends.cuda.kernels.gemm_mma import mma_product
 from netdsl.backends.cuda.kernels.gemm_parts import NARROW, divided, pixel_of, share
-from netdsl.backends.cuda.kernels.gemm_product import Product, add2, add4, put2, put4
+from netdsl.backends.cuda.kernels.gemm_product import Product, adder, putter
 from netdsl.backends.cuda.kernels.gemm_stage import OUTSIDE, SLICE, make_stage, next_chunk
+from netdsl.backends.cuda.kernels.maps import getter, setter, word_finder
 from netdsl.backends.cuda.kernels.ptx import ALIGN, block_anew, copies_commit, copies_wait, thread_anew
+from netdsl.backends.cuda.precision import map_type
 from netdsl.backends.cuda.simt import cuda
+from netdsl.backends.cuda.views import ELEMENTS
 
-# Functions applied to the sums in their registers; others, too long to repeat for each, to the results just written.
+# Functions applied to the sums in their registers; others, too long to repeat for each, to the results just written,
+# which a map of halves has rounded by then.
 SHORT = (None, "relu", "relu6", "leaky", "sigmoid", "silu", "hardsigmoid", "hardswish")
 
 
@@ -47,30 +51,36 @@ def make_mma(
     precision: str,
     resident: int,
     function: str | None,
+    y_type: str = "float32",
 ) -> Callable[..., None]:
-    """On tensor cores, factors rounded to `precision` (tf32, float16, bfloat16), sums in float32."""
+    """On tensor cores, factors rounded to `precision` (tf32, float16, bfloat16), sums in float32.
+
+    In half precision the input and the map that is added are of that type in memory, the result of `y_type`.
+    """
     product = mma_product(block_m, block_n, warp_m, warp_n, precision)
-    return _make(block_m, block_n, product, stages, "async", resident, function)
+    return _make(block_m, block_n, product, stages, "async", resident, function, map_type(precision), y_type)
 
 
 def _make(
-    block_m: int, block_n: int, product: Product, stages: int, copies: str, resident: int, function: str | None
-) -> Callable[..., None]:
+    block_m: int, block_n: int, product: Product, stages: int, copies: str, resident: int, function: str | None,
+    r_type: str = "float32", y_type: str = "float32",
+) -> Callable[..., None]:  # fmt: skip
     asynchronous = copies == "async"
     threads, sums_each = product.threads, product.sums
-    stage, put, held_size = make_stage(
-        block_m, block_n, threads, product.depth, product.pairs, product.spread, asynchronous
-    )
-    place, multiply, depth = product.place, product.multiply, product.depth
+    stage, put, held_size = make_stage(block_m, block_n, threads, product.spread, asynchronous)
+    place, multiply = product.place, product.multiply
     rows, row_step, runs, run_step, run = product.rows, product.row_step, product.runs, product.run_step, product.run
     left_size, right_size = product.left, product.right
-    size = block_m * SLICE + depth * block_n
+    size = SLICE * (block_m + block_n)
     whole = stages * size
     ahead, older = stages - 1, stages - 2
     staged_rows, stripe, line = block_m * 4 // threads, threads // 4, block_n // 4
     line_bits = line.bit_length() - 1
     pieces = sums_each // run
-    add_run, put_run = (add4, put4) if run == 4 else (add2, put2)
+    add_run, put_run = adder("float32", run), putter("float32", run)  # of bias and of sums that blocks share
+    add_map, r_word, r_step = adder(r_type, run), word_finder(r_type), run_step // ELEMENTS[r_type]
+    put_map, y_word, y_step = putter(y_type, run), word_finder(y_type), run_step // ELEMENTS[y_type]
+    get_one, put_one = getter(y_type), setter(y_type)
     late = function not in SHORT or (function is not None and sums_each > 64)
     soon, apply = FUNCTIONS[None if late else function], FUNCTIONS[function]
 
@@ -103,7 +113,7 @@ def _make(
         u, s, c = pixel_of(4 * first + (tid & 3), taps_w, chunks)
         column = int32(tile_n * block_n + 4 * (tid & line - 1))
         wide = column < columns
-        at = int32(group * w_group + (int64(first) * depth + (tid >> line_bits)) * columns + (column if wide else 0))
+        at = int32(group * w_group + (int64(first) * SLICE + (tid >> line_bits)) * columns + (column if wide else 0))
         for i in range(sums_each):
             sums[i] = 0.0
 
@@ -115,7 +125,7 @@ def _make(
             if asynchronous:
                 copies_commit()
             u, s, c = next_chunk(u, s, c, taps_w, chunks, step_r, step_s, step_c)
-            at = int32(at + depth * columns)
+            at = int32(at + SLICE * columns)
         here = int32(0)
         while count > 0:
             if asynchronous:
@@ -128,7 +138,7 @@ def _make(
             if asynchronous:
                 copies_commit()
             u, s, c = next_chunk(u, s, c, taps_w, chunks, step_r, step_s, step_c)
-            at = int32(at + depth * columns)
+            at = int32(at + SLICE * columns)
             multiply(buffer, here, sums, lefts_now, rights_now)
             if not asynchronous and count > ahead:
                 put(buffer, there, held, tid)
@@ -170,20 +180,20 @@ def _make(
         if has_residual:
             for i in range(rows):
                 n, p, q = pixel_of(first_m + i * row_step, height, width)
-                places[i] = r + n * r_image + p * r_row + q * r_pixel + group_column if n < images else -1
+                places[i] = r_word(r + n * r_image + p * r_row + q * r_pixel + group_column) if n < images else -1
             for i in range(rows):
                 for j in range(runs):
                     if places[i] >= 0 and column + j * run_step < columns:
-                        add_run(arena, places[i] + j * run_step, sums, (i * runs + j) * run)
+                        add_map(arena, places[i] + j * r_step, sums, (i * runs + j) * run)
         for i in range(sums_each):
             sums[i] = soon(limited(sums[i], low, high), a)
         for i in range(rows):
             n, p, q = pixel_of(first_m + i * row_step, height, width)
-            places[i] = y + n * y_image + p * y_row + q * y_pixel + group_column if n < images else -1
+            places[i] = y_word(y + n * y_image + p * y_row + q * y_pixel + group_column) if n < images else -1
         for i in range(rows):
             for j in range(runs):
                 if places[i] >= 0 and column + j * run_step < columns:
-                    put_run(arena, places[i] + j * run_step, sums, (i * runs + j) * run)
+                    put_map(arena, places[i] + j * y_step, sums, (i * runs + j) * run)
         if late:
             for i in range(rows):
                 n, p, q = pixel_of(first_m + i * row_step, height, width)
@@ -191,7 +201,7 @@ def _make(
                     if n < images and column + j * run_step < columns:
                         at = y + n * y_image + p * y_row + q * y_pixel + group_column + j * run_step
                         for e in range(run):
-                            arena[at + e] = apply(arena[at + e], a)
+                            put_one(arena, at + e, apply(get_one(arena, at + e), a))
 
     gemm.narrow = NARROW  # type: ignore[attr-defined]
     gemm.launch_bounds = (threads, resident)  # type: ignore[attr-defined]

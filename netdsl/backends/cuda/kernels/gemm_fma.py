@@ -33,10 +33,10 @@ def fma_product(block_m: int, block_n: int, rows: int, columns: int) -> Product:
         row, column = place(thread_anew())
         from_left = at + row * SLICE
         from_right = at + left_size + column
-        swizzle = 4 * chunk_of_left(row, 0, False)
+        swizzle = 4 * chunk_of_left(row, 0)
         for chunk in range(0, SLICE, 4):
             for i in range(rows):
-                lies = swizzle ^ chunk ^ 4 * chunk_of_left(4 * i, 0, False)
+                lies = swizzle ^ chunk ^ 4 * chunk_of_left(4 * i, 0)
                 e = from_left + lies + 4 * i * SLICE
                 left[4 * i], left[4 * i + 1], left[4 * i + 2], left[4 * i + 3] = load4(buffer, e)
             for k in range(4):
@@ -48,4 +48,4 @@ def fma_product(block_m: int, block_n: int, rows: int, columns: int) -> Product:
                         sums[i * columns + j] += left[4 * i + k] * right[j]
 
     threads = 32 * (block_m // warp_m) * across
-    return Product(threads, SLICE, False, False, rows, 4, runs, 32, 4, 4 * rows, columns, place, multiply)
+    return Product(threads, False, rows, 4, runs, 32, 4, 4 * rows, columns, place, multiply)

@@ -1,7 +1,8 @@
 """A slice's product on tensor cores: each warp a tile of warp_m x warp_n made of 16x8 results, sums in float32.
 
-The left slice is float32, as activations are, and is rounded when its fragments are loaded; the right one comes
-rounded: tf32 as float32 words, half precision as words of two neighbouring depths, low half first.
+Both slices are words of 4 bytes, and which words a thread multiplies is the same in every precision: one word of depth
+is a value in tf32, and two neighbouring ones, low half first, in half precision. In tf32 the left words are maps in
+float32 and are rounded as they are loaded; all others go to the tensor cores as they are.
 """
 
 from __future__ import annotations
@@ -11,10 +12,8 @@ import numpy as np
 from netdsl.backends.cuda.kernels.gemm_product import Product
 from netdsl.backends.cuda.kernels.gemm_stage import SLICE, chunk_of_left, column_of_right
 from netdsl.backends.cuda.kernels.ptx import (
-    as_bf16,
-    as_f16,
     as_tf32,
-    load2,
+    as_word,
     mma_bf16,
     mma_f16,
     mma_tf32,
@@ -22,11 +21,12 @@ from netdsl.backends.cuda.kernels.ptx import (
 )
 from netdsl.backends.cuda.simt import device_function
 
-HALVES = {"float16": (as_f16, mma_f16), "bfloat16": (as_bf16, mma_bf16)}
+PRODUCTS = {"tf32": (as_tf32, mma_tf32), "float16": (as_word, mma_f16), "bfloat16": (as_word, mma_bf16)}
 
 
 def mma_product(block_m: int, block_n: int, warp_m: int, warp_n: int, precision: str) -> Product:
     """Warps of warp_m x warp_n results each over a tile of block_m x block_n."""
+    as_left, mma = PRODUCTS[precision]
     across = block_n // warp_n
     across_bits = across.bit_length() - 1
     threads = 32 * (block_m // warp_m) * across
@@ -45,7 +45,7 @@ def mma_product(block_m: int, block_n: int, warp_m: int, warp_n: int, precision:
         return buffer[at + left_size + depth * block_n + column_of_right(depth, column + 8 * j, True)]
 
     @device_function
-    def multiply_tf32(buffer, at, sums, left, right):  # type: ignore[no-untyped-def]
+    def multiply(buffer, at, sums, left, right):  # type: ignore[no-untyped-def]
         now = thread_anew()
         row, column = place(now)
         lane = now & 31
@@ -55,48 +55,17 @@ def mma_product(block_m: int, block_n: int, warp_m: int, warp_n: int, precision:
             for j in range(wide):
                 right[2 * j] = right_word(buffer, at, depth, column, j)
                 right[2 * j + 1] = right_word(buffer, at, depth + 4, column, j)
-            first = at + row * SLICE + (lane & 3) + 4 * chunk_of_left(row, 2 * step, False)
-            second = at + row * SLICE + (lane & 3) + 4 * chunk_of_left(row, 2 * step + 1, False)
+            first = at + row * SLICE + (lane & 3) + 4 * chunk_of_left(row, 2 * step)
+            second = at + row * SLICE + (lane & 3) + 4 * chunk_of_left(row, 2 * step + 1)
             for i in range(tall):
-                a0 = as_tf32(buffer[first + 16 * i * SLICE])
-                a1 = as_tf32(buffer[first + (16 * i + 8) * SLICE])
-                a2 = as_tf32(buffer[second + 16 * i * SLICE])
-                a3 = as_tf32(buffer[second + (16 * i + 8) * SLICE])
+                a0 = as_left(buffer[first + 16 * i * SLICE])
+                a1 = as_left(buffer[first + (16 * i + 8) * SLICE])
+                a2 = as_left(buffer[second + 16 * i * SLICE])
+                a3 = as_left(buffer[second + (16 * i + 8) * SLICE])
                 for j in range(wide):
                     f, g = 2 * (2 * i * wide + j), 2 * ((2 * i + 1) * wide + j)
-                    sums[f], sums[f + 1], sums[g], sums[g + 1] = mma_tf32(
+                    sums[f], sums[f + 1], sums[g], sums[g + 1] = mma(
                         a0, a1, a2, a3, right[2 * j], right[2 * j + 1], sums[f], sums[f + 1], sums[g], sums[g + 1]
                     )
 
-    if precision == "tf32":
-        return Product(threads, SLICE, False, True, 2 * tall, 8, wide, 8, 2, 1, 2 * wide, place, multiply_tf32)
-    as_pair, mma = HALVES[precision]
-
-    @device_function
-    def multiply_half(buffer, at, sums, left, right):  # type: ignore[no-untyped-def]
-        now = thread_anew()
-        row, column = place(now)
-        lane = now & 31
-        column = column - 2 * (lane & 3) + (lane >> 2)
-        for j in range(wide):
-            right[2 * j] = right_word(buffer, at, lane & 3, column, j)
-            right[2 * j + 1] = right_word(buffer, at, (lane & 3) + 4, column, j)
-        within = 2 * (lane & 1)  # of a chunk of four values the first or the second two
-        first = at + row * SLICE + within + 4 * chunk_of_left(row, (lane & 3) >> 1, True)
-        second = at + row * SLICE + within + 4 * chunk_of_left(row, 2 + ((lane & 3) >> 1), True)
-        for i in range(tall):
-            low, high = load2(buffer, first + 16 * i * SLICE)
-            a0 = as_pair(low, high)
-            low, high = load2(buffer, first + (16 * i + 8) * SLICE)
-            a1 = as_pair(low, high)
-            low, high = load2(buffer, second + 16 * i * SLICE)
-            a2 = as_pair(low, high)
-            low, high = load2(buffer, second + (16 * i + 8) * SLICE)
-            a3 = as_pair(low, high)
-            for j in range(wide):
-                f, g = 2 * (2 * i * wide + j), 2 * ((2 * i + 1) * wide + j)
-                sums[f], sums[f + 1], sums[g], sums[g + 1] = mma(
-                    a0, a1, a2, a3, right[2 * j], right[2 * j + 1], sums[f], sums[f + 1], sums[g], sums[g + 1]
-                )
-
-    return Product(threads, SLICE // 2, True, True, 2 * tall, 8, wide, 8, 2, 1, 2 * wide, place, multiply_half)
+    return Product(threads, True, 2 * tall, 8, wide, 8, 2, 1, 2 * wide, place, multiply)

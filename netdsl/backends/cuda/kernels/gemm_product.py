@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from netdsl.backends.cuda.kernels.ptx import load2, load4, store2, store4
+from netdsl.backends.cuda.kernels.maps import PAIRS
+from netdsl.backends.cuda.kernels.ptx import bits, load2, load4, store2, store4
 from netdsl.backends.cuda.simt import device_function
 
 
@@ -15,8 +16,7 @@ class Product:
     """How the threads of a block share the product of a left and a right slice.
 
     threads                 of the block
-    depth                   rows of the right slice: values, or pairs of values in half precision
-    pairs, spread           which permutation of chunks the loads need (gemm_stage.left_chunk, right_column)
+    spread                  which permutation of columns the loads need (gemm_stage.right_column)
     rows, row_step          a thread's results: so many rows, so far apart
     runs, run_step, run     in each row so many runs of `run` columns, so far apart
     left, right             registers that it wants for what is multiplied
@@ -27,8 +27,6 @@ class Product:
     """
 
     threads: int
-    depth: int
-    pairs: bool
     spread: bool
     rows: int
     row_step: int
@@ -74,3 +72,33 @@ def put4(array, at, sums, k):  # type: ignore[no-untyped-def]
 def put2(array, at, sums, k):  # type: ignore[no-untyped-def]
     """array[at : at + 2] = sums[k : k + 2]"""
     store2(array, at, sums[k], sums[k + 1])
+
+
+def adder(dtype: str, run: int) -> Callable[..., Any]:
+    """A device function of (array, word, sums, k): adds a run of a map of that type to sums[k : k + run]."""
+    if dtype == "float32":
+        return add4 if run == 4 else add2
+    _, pair = PAIRS[dtype]
+
+    @device_function
+    def add_pair(array, word, sums, k):  # type: ignore[no-untyped-def]
+        a, b = pair(array[word])
+        sums[k] += a
+        sums[k + 1] += b
+
+    assert run == 2
+    return add_pair
+
+
+def putter(dtype: str, run: int) -> Callable[..., Any]:
+    """A device function of (array, word, sums, k): stores sums[k : k + run] into a map of that type."""
+    if dtype == "float32":
+        return put4 if run == 4 else put2
+    made, _ = PAIRS[dtype]
+
+    @device_function
+    def put_pair(array, word, sums, k):  # type: ignore[no-untyped-def]
+        array[word] = bits(made(sums[k], sums[k + 1]))
+
+    assert run == 2
+    return put_pair

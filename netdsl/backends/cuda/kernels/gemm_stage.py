@@ -1,9 +1,12 @@
 """How slices of the two matrices come to shared memory.
 
-Rows of the left matrix are output pixels, its columns the pixel's window: taps x channels, counted in chunks of four
-channels (16 bytes), so that chunk u is channel 4 (u mod chunks) of tap u div chunks. It is never built: each thread
-finds its chunks in the input map, zeros outside. Nothing is wasted on channels that do not fill a slice: a slice of
-four chunks is four taps of a picture's 3 channels, or a quarter of a tap of 64.
+Rows of the left matrix are output pixels, its columns the pixel's window: taps x channels, counted in chunks of 16
+bytes, so that chunk u is chunk u mod chunks of tap u div chunks. It is never built: each thread finds its chunks in the
+input map, zeros outside. Nothing is wasted on channels that do not fill a slice: a slice of four chunks is four taps of
+a picture's 3 channels, or of 64 channels a quarter of a tap, in half precision half of one.
+
+Staging copies words of 4 bytes, whatever they hold: a float32, or of a map of halves two neighbouring channels; as the
+words of the packed weights hold two neighbouring depths, a slice is 16 words deep in every precision.
 
 In shared memory a slice of the left matrix is [row][16] and one of the right is [depth][column], their chunks permuted
 so that no two threads of a quarter warp meet in a bank (`left_chunk`, `right_column`).
@@ -24,13 +27,12 @@ SLICE = packing.SLICE  # Chosen: three slices of two 128-wide tiles fill 48 KiB
 OUTSIDE = -(1 << 31)  # the corner of a pixel that does not exist: no tap brings its row, -32768, into the map
 
 
-def left_chunk(row: int, chunk: int, pairs: bool) -> int:
+def left_chunk(row: int, chunk: int) -> int:
     """Where chunk 0..3 of a row of the left slice lies, 0..3.
 
-    Two rows of 64 bytes fill the 32 banks. Read by chunks or single values, rows 0..7 of one chunk must differ; read by
-    `pairs` of values (half precision), two neighbouring chunks of rows 0..3 must.
+    Two rows of 64 bytes fill the 32 banks. Read by chunks or single words, rows 0..7 of one chunk must differ.
     """
-    return chunk ^ (((row >> 1) & 1) << 1 if pairs else (row >> 1) & 3)
+    return chunk ^ (row >> 1) & 3
 
 
 def right_column(depth: int, column: int, spread: bool) -> int:
@@ -54,7 +56,7 @@ def next_chunk(r, s, c, taps_w, chunks, step_r, step_s, step_c):  # type: ignore
 
 
 def make_stage(
-    block_m: int, block_n: int, threads: int, depth: int, pairs: bool, spread: bool, asynchronous: bool
+    block_m: int, block_n: int, threads: int, spread: bool, asynchronous: bool
 ) -> tuple[Callable[..., Any], Callable[..., Any], int]:
     """The two halves of bringing a slice, and how many values a thread holds between them.
 
@@ -64,16 +66,17 @@ def make_stage(
     stripe, line = threads // 4, block_n // 4
     rows = block_m // stripe
     lines = threads // line
-    passes = max(1, depth // lines)
-    whole = depth % lines == 0
+    passes = SLICE // lines
     line_bits = line.bit_length() - 1
     left_size = block_m * SLICE
 
-    assert stripe % 8 == 0 and lines % 4 == 0  # so that a thread's rows have the same permutation of chunks
+    assert (
+        SLICE % lines == 0 and stripe % 8 == 0 and lines % 4 == 0
+    )  # so that a thread's rows have the same permutation of chunks
 
     @device_function
     def left_place(tid):  # type: ignore[no-untyped-def]
-        return (tid >> 2) * SLICE + 4 * chunk_of_left((tid >> 2), tid & 3, pairs)
+        return (tid >> 2) * SLICE + 4 * chunk_of_left((tid >> 2), tid & 3)
 
     @device_function
     def right_place(tid):  # type: ignore[no-untyped-def]
@@ -102,15 +105,14 @@ def make_stage(
                     held[4 * i], held[4 * i + 1], held[4 * i + 2], held[4 * i + 3] = load4(arena, origin[i] + offset)
         place = np.int32(to + right_place(thread_anew()))
         for i in range(passes):
-            if whole or (tid >> line_bits) < depth:
-                if asynchronous:
-                    copy4(buffer, place + i * lines * block_n, w, np.int32(at + i * lines * columns), wide)
-                else:
-                    k = 4 * (rows + i)
-                    for e in range(4):
-                        held[k + e] = 0.0
-                    if wide:
-                        held[k], held[k + 1], held[k + 2], held[k + 3] = load4(w, at + i * lines * columns)
+            if asynchronous:
+                copy4(buffer, place + i * lines * block_n, w, np.int32(at + i * lines * columns), wide)
+            else:
+                k = 4 * (rows + i)
+                for e in range(4):
+                    held[k + e] = 0.0
+                if wide:
+                    held[k], held[k + 1], held[k + 2], held[k + 3] = load4(w, at + i * lines * columns)
 
     @device_function
     def put(buffer, to, held, tid):  # type: ignore[no-untyped-def]
@@ -120,8 +122,7 @@ def make_stage(
                 store4(buffer, place, held[4 * i], held[4 * i + 1], held[4 * i + 2], held[4 * i + 3])
             for i in range(passes):
                 k = 4 * (rows + i)
-                if whole or (tid >> line_bits) < depth:
-                    place = to + right_place(tid) + i * lines * block_n
-                    store4(buffer, place, held[k], held[k + 1], held[k + 2], held[k + 3])
+                place = to + right_place(tid) + i * lines * block_n
+                store4(buffer, place, held[k], held[k + 1], held[k + 2], held[k + 3])
 
     return stage, put, 1 if asynchronous else 4 * (rows + passes)

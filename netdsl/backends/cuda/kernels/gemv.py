@@ -3,7 +3,7 @@
 A block makes 32 columns for all pixels. Its threads are 8 across, four columns each by 16-byte loads, x 32 down
 the depth; a thread keeps LOADS rows of weights in flight. Blocks along y share the depth; the last to finish adds their
 sums in the order of depth. Weights and arguments are those of `gemm.py`. In half precision a row of weights is two
-depths, and half as many bytes are read; inputs and sums are float32 all the same.
+depths, and half as many bytes are read; inputs are halves in memory, and float32 once they are in shared memory.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numba import float32, int32, int64
 
 from netdsl.backends.cuda.kernels.functions import FUNCTIONS, limited
 from netdsl.backends.cuda.kernels.gemm_parts import NARROW, pixel_of, share
-from netdsl.backends.cuda.kernels.ptx import ALIGN, load2, load4, of_bf16, of_f16, store4
+from netdsl.backends.cuda.kernels.maps import PAIRS, getter, setter
+from netdsl.backends.cuda.kernels.ptx import ALIGN, load2, load4, store4
 from netdsl.backends.cuda.simt import cuda, device_function
 
 THREADS = 256
@@ -23,10 +25,8 @@ ACROSS = 8  # threads along the columns
 DOWN = THREADS // ACROSS  # threads along the depth
 COLUMNS = 4 * ACROSS
 SLAB = 1024  # values of depth whose inputs are in shared memory together; also what the block's sums need there
+NOTHING = (np.float32(0.0),) * 4
 LOADS = 8  # chosen: 32 KiB of weights in flight for each block
-
-
-HALVES = {"float16": of_f16, "bfloat16": of_bf16}
 
 
 def _multiply(most: int, weights: str) -> tuple[Any, int]:
@@ -40,7 +40,7 @@ def _multiply(most: int, weights: str) -> tuple[Any, int]:
 
     if weights == "float32":
         return whole, 1
-    halves = HALVES[weights]
+    _, halves = PAIRS[weights]
 
     @device_function
     def half(sums, values, rows, i, k):  # type: ignore[no-untyped-def]
@@ -54,12 +54,36 @@ def _multiply(most: int, weights: str) -> tuple[Any, int]:
     return half, 2
 
 
-def make_gemv(most: int, function: str | None, weights: str = "float32") -> Callable[..., None]:
-    """For at most so many output pixels, weights stored in float32, float16 or bfloat16."""
+def _spread(x_type: str) -> Any:
+    """What stores a chunk of the input, four words, to shared memory as float32."""
+
+    @device_function
+    def floats(values, to, f):  # type: ignore[no-untyped-def]
+        store4(values, to, f[0], f[1], f[2], f[3])
+
+    if x_type == "float32":
+        return floats
+    _, pair = PAIRS[x_type]
+
+    @device_function
+    def halves(values, to, f):  # type: ignore[no-untyped-def]
+        a, b, c, d = pair(f[0]), pair(f[1]), pair(f[2]), pair(f[3])
+        store4(values, to, a[0], a[1], b[0], b[1])
+        store4(values, to + 4, c[0], c[1], d[0], d[1])
+
+    return halves
+
+
+def make_gemv(
+    most: int, function: str | None, weights: str = "float32", y_type: str = "float32"
+) -> Callable[..., None]:
+    """For at most so many output pixels, weights, input and what is added stored in float32, float16 or bfloat16."""
     apply = FUNCTIONS[function]
     multiply, depths = _multiply(most, weights)
     loads = LOADS if most * depths < 16 else LOADS // 2  # a longer loop is not unrolled, and its rows would not stay
     room, mine, held = SLAB * most, 4 * most, 4 * loads
+    chunk = 4 * depths  # values of 16 bytes
+    spread, get, put = _spread(weights), getter(weights), setter(y_type)
 
     def gemv(  # type: ignore[no-untyped-def]
         arena, x, w, bias, y, r, low, high, a, images, in_height, in_width, height, width, taps_h, taps_w,
@@ -77,8 +101,8 @@ def make_gemv(most: int, function: str | None, weights: str = "float32") -> Call
         last = 4 * share(cuda.blockIdx.y + 1, slices, splits)
         for i in range(mine):
             sums[i] = 0.0
-        for base in range(first, last, SLAB // 4):
-            here = min(SLAB // 4, last - base)
+        for base in range(first, last, SLAB // chunk):
+            here = min(SLAB // chunk, last - base)
             cuda.syncthreads()
             for m in range(most):
                 n, p, q = pixel_of(m, height, width)
@@ -86,14 +110,14 @@ def make_gemv(most: int, function: str | None, weights: str = "float32") -> Call
                     s, t, c = pixel_of(base + v, taps_w, chunks)
                     h = p * stride_h - top + s * dilation_h
                     z = q * stride_w - left + t * dilation_w
-                    to = m * SLAB + 4 * v
+                    to = m * SLAB + chunk * v
                     if m < pixels and s < taps_h and 0 <= h < in_height and 0 <= z < in_width:
                         f = load4(arena, x + int64(n) * x_image + int64(h) * x_row + int64(z) * x_pixel + 4 * c)
-                        store4(values, to, f[0], f[1], f[2], f[3])
+                        spread(values, to, f)
                     else:
-                        store4(values, to, float32(0.0), float32(0.0), float32(0.0), float32(0.0))
+                        spread(values, to, NOTHING)
             cuda.syncthreads()
-            count = 4 * here // depths
+            count = 4 * here
             if column < columns:
                 for start in range(down, count, loads * DOWN):
                     for i in range(loads):
@@ -101,7 +125,7 @@ def make_gemv(most: int, function: str | None, weights: str = "float32") -> Call
                         for e in range(4):
                             rows[4 * i + e] = 0.0
                         if k < count:
-                            b = load4(w, (4 * int64(base) // depths + k) * columns + column)
+                            b = load4(w, (4 * int64(base) + k) * columns + column)
                             for e in range(4):
                                 rows[4 * i + e] = b[e]
                     for i in range(loads):
@@ -140,9 +164,9 @@ def make_gemv(most: int, function: str | None, weights: str = "float32") -> Call
             n, p, q = pixel_of(m, height, width)
             total += bias[k]
             if has_residual:
-                total += arena[r + int64(n) * r_image + int64(p) * r_row + int64(q) * r_pixel + k]
+                total += get(arena, r + int64(n) * r_image + int64(p) * r_row + int64(q) * r_pixel + k)
             total = apply(limited(total, low, high), a)
-            arena[y + int64(n) * y_image + int64(p) * y_row + int64(q) * y_pixel + k] = total
+            put(arena, y + int64(n) * y_image + int64(p) * y_row + int64(q) * y_pixel + k, total)
 
     gemv.narrow = NARROW  # type: ignore[attr-defined]
     gemv.launch_bounds = (THREADS, 4 if most <= 2 else 2)  # type: ignore[attr-defined]

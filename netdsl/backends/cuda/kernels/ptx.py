@@ -1,8 +1,8 @@
 """The machine's words that numba.cuda lacks: 16-byte loads and stores, asynchronous copies, tensor-core products.
 
 Each is an intrinsic of one or a few PTX instructions. Under numba.cuda's simulator (NUMBA_ENABLE_CUDASIM=1) each is
-plain Python of the same meaning, from `ptx_simulated.py`. Arrays are one-dimensional float32, places count elements,
-and the address must be a multiple of the bytes moved.
+plain Python of the same meaning, from `ptx_simulated.py`. Arrays are one-dimensional float32, places count elements (of
+`load_half` and `store_half` the halves of elements), and the address must be a multiple of the bytes moved.
 
 Source: PTX ISA 8.0, sections 9.7.8 (data movement) and 9.7.13 (matrix multiply-accumulate).
 """
@@ -21,12 +21,15 @@ if SIMULATED:
         as_bf16,
         as_f16,
         as_tf32,
+        as_word,
+        bits,
         block_anew,
         copies_commit,
         copies_wait,
         copy4,
         load2,
         load4,
+        load_half,
         mma_bf16,
         mma_f16,
         mma_tf32,
@@ -34,6 +37,7 @@ if SIMULATED:
         of_f16,
         store2,
         store4,
+        store_half,
         thread_anew,
     )  # fmt: skip
 else:
@@ -42,7 +46,7 @@ else:
     from numba.core.errors import TypingError
     from numba.cuda.extending import intrinsic
 
-    _I32, _I64, _F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
+    _I16, _I32, _I64, _F32 = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
 
     def _pointer(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
         """Pointer to element `at` of a contiguous array."""
@@ -124,6 +128,41 @@ else:
 
         return types.void(array, types.int64, types.float32, types.float32), build
 
+    def _half(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        """Pointer to 16 bits of an array, counted in halves."""
+        made = context.make_array(signature.args[0])(context, builder, arguments[0])
+        return builder.gep(builder.bitcast(made.data, _I16.as_pointer()), [arguments[1]])
+
+    @intrinsic
+    def load_half(typing, array, at):  # type: ignore[no-untyped-def]
+        """The 16 bits at place `at`, counted in halves, as the low half of a word that a float32 holds."""
+
+        def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            word = builder.load(_half(context, builder, signature, arguments), align=2)
+            return builder.bitcast(builder.zext(word, _I32), _F32)
+
+        return types.float32(array, types.int64), build
+
+    @intrinsic
+    def store_half(typing, array, at, word):  # type: ignore[no-untyped-def]
+        """The low half of a word to place `at`, counted in halves."""
+
+        def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            place = _half(context, builder, signature, arguments)
+            builder.store(builder.trunc(arguments[2], _I16), place, align=2)
+            return context.get_dummy_value()
+
+        return types.void(array, types.int64, types.int32), build
+
+    @intrinsic
+    def bits(typing, word):  # type: ignore[no-untyped-def]
+        """The float32 that holds a word."""
+
+        def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            return builder.bitcast(arguments[0], _F32)
+
+        return types.float32(types.int32), build
+
     @intrinsic
     def copy4(typing, shared, to, array, at, wanted):  # type: ignore[no-untyped-def]
         """Start shared[to : to + 4] = array[at : at + 4], or zeros where not wanted; done after `copies_wait`."""
@@ -168,6 +207,15 @@ else:
 
         def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
             return _asm(builder, _I32, "cvt.rna.tf32.f32 $0, $1;", "=r,f", arguments, effect=False)
+
+        return types.int32(types.float32), build
+
+    @intrinsic
+    def as_word(typing, x):  # type: ignore[no-untyped-def]
+        """The word that a float32 holds."""
+
+        def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            return builder.bitcast(arguments[0], _I32)
 
         return types.int32(types.float32), build
 
@@ -245,6 +293,7 @@ else:
 
 
 __all__ = [
-    "ALIGN", "SIMULATED", "as_bf16", "as_f16", "as_tf32", "block_anew", "copies_commit", "copies_wait", "copy4",
-    "load2", "load4", "mma_bf16", "mma_f16", "mma_tf32", "of_bf16", "of_f16", "store2", "store4", "thread_anew",
+    "ALIGN", "SIMULATED", "as_bf16", "as_f16", "as_tf32", "as_word", "bits", "block_anew", "copies_commit",
+    "copies_wait", "copy4", "load2", "load4", "load_half", "mma_bf16", "mma_f16", "mma_tf32", "of_bf16", "of_f16",
+    "store2", "store4", "store_half", "thread_anew",
 ]  # fmt: skip

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from netdsl.halves import bfloat16_bits
+
 _exchange: dict[int, tuple[Any, ...]] = {}  # what the threads of the block that runs show each other
 
 
@@ -52,6 +54,26 @@ def store2(array: Any, at: Any, a: Any, b: Any) -> None:
     array[at], array[at + 1] = a, b
 
 
+def _halves(array: Any) -> Any:
+    """The same memory as 16-bit words."""
+    return array.view(np.uint16)
+
+
+def load_half(array: Any, at: Any) -> Any:
+    """The 16 bits at place `at`, counted in halves, as the low half of a word that a float32 holds."""
+    return bits(int(_halves(array)[at]))
+
+
+def store_half(array: Any, at: Any, word: Any) -> None:
+    """The low half of a word to place `at`, counted in halves."""
+    _halves(array)[at] = int(word) & 0xFFFF
+
+
+def bits(word: Any) -> Any:
+    """The float32 that holds a word."""
+    return np.uint32(int(word) & 0xFFFFFFFF).view(np.float32)
+
+
 def copy4(shared: Any, to: Any, array: Any, at: Any, wanted: Any) -> None:
     """shared[to : to + 4] = array[at : at + 4], or zeros where not wanted; at once."""
     assert to % 4 == 0 and (at % 4 == 0 or not wanted)
@@ -73,6 +95,11 @@ def as_tf32(x: Any) -> int:
     return word if word >> 23 & 255 == 255 else (word + 0x1000) & ~0x1FFF
 
 
+def as_word(x: Any) -> int:
+    """The word that a float32 holds."""
+    return int(np.float32(x).view(np.uint32))
+
+
 def as_f16(low: Any, high: Any) -> int:
     """The word of two values rounded to float16."""
     a, b = np.array([low, high], np.float32).astype(np.float16).view(np.uint16)
@@ -81,8 +108,8 @@ def as_f16(low: Any, high: Any) -> int:
 
 def as_bf16(low: Any, high: Any) -> int:
     """The word of two values rounded to bfloat16, nearest, ties to even."""
-    a, b = (int(w) for w in np.array([low, high], np.float32).view(np.uint32))
-    return (a + 0x7FFF + (a >> 16 & 1)) >> 16 | (b + 0x7FFF + (b >> 16 & 1)) >> 16 << 16
+    a, b = bfloat16_bits(np.array([low, high], np.float32))
+    return int(a) | int(b) << 16
 
 
 def _tf32_of(word: int) -> tuple[float, ...]:
