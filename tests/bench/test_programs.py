@@ -6,6 +6,7 @@ Nothing here asserts how long anything takes.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -141,6 +142,15 @@ def test_an_answer_in_16_bits_that_is_far_off_is_not_reported(monkeypatch: pytes
     monkeypatch.setattr(half, "difference", lambda found, expected: 0.02)
     with pytest.raises(SystemExit, match=r"lenet5: float32 is wrong by 2\.0e-02"):
         half.measure("lenet5", 1, 1, (), 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system does not bind threads to processors")
+def test_the_ladder_stays_on_the_processor_with_the_highest_peak() -> None:
+    allowed = os.sched_getaffinity(0)
+    last = max(allowed)
+    with ladder.on_the_fastest(lambda: float(os.sched_getaffinity(0) == {last})):
+        assert os.sched_getaffinity(0) == {last}
+    assert os.sched_getaffinity(0) == allowed
 
 
 def test_ladder(tmp_path: Path) -> None:
