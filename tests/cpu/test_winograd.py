@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from fractions import Fraction
 
@@ -13,7 +14,7 @@ from netdsl.backends import cpu, reference
 from netdsl.backends.cpu import demands, winograd
 from netdsl.backends.cpu.kernels.matrices import input_stages, output, weight
 from netdsl.backends.cpu.phases import Phases
-from netdsl.backends.cpu.tiles import tile_for
+from netdsl.backends.cpu.tiles import tile_for, wanted
 from netdsl.backends.cpu.winograd import depth_of, phases_of, ways_to_run, winograd_cut, winograd_size
 from netdsl.ops.conv import Conv
 from netdsl.tensor import TensorType
@@ -201,7 +202,9 @@ LAYER = depth_of(Conv(64, (3, 3)), TensorType((64, 56, 56)), 4)
 @pytest.mark.parametrize("total", [1, 3, 16, 49, 196, 3136])
 def test_a_cut_covers_the_work(threads: int, total: int) -> None:
     cut = winograd_cut(LAYER, 4, total, threads)
-    assert 1 <= cut.patches <= total and 1 <= cut.chunks <= threads and cut.together >= 1
+    assert 1 <= cut.patches <= total and 1 <= cut.chunks <= 4 and cut.together >= 1
+    groups = math.ceil(4 / tile_for(cut.patches, 4).cols)
+    assert math.ceil(total / cut.patches) * cut.chunks >= min(groups, wanted(threads))
 
 
 def test_a_cut_of_a_large_map_is_found_among_few(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from netdsl.backends.cpu.mailbox import LINE
 from netdsl.backends.cpu.phases import in_lanes
 from netdsl.backends.cpu.planner import Planner
 from netdsl.backends.cpu.target import WIDTH
-from netdsl.backends.cpu.tiles import tile_for, wanted
+from netdsl.backends.cpu.tiles import tile_for
 from netdsl.backends.cpu.views import Address, Data, Port, View, layout, table
 from netdsl.backends.cpu.winograd import depth_of, pack_winograd, phase_size, phases_of, winograd_cut
 from netdsl.graph.ir import Node
@@ -22,7 +22,7 @@ from netdsl.tensor import TensorType
 
 def _whole_lines(size: int) -> int:
     """Bytes rounded up to cache lines, which every vector divides."""
-    return -(-size // 64) * 64
+    return -(-size // LINE) * LINE
 
 
 def emit_winograd(
@@ -36,7 +36,6 @@ def emit_winograd(
     cut = winograd_cut(depth, y.blocks, plan.images * down * across, plan.threads)
     tile, patches = tile_for(cut.patches, y.blocks), cut.patches
     pieces, groups = math.ceil(plan.images * down * across / patches), math.ceil(y.blocks / tile.cols)
-    chunks = max(cut.chunks, min(groups, math.ceil(wanted(plan.threads) / pieces)))
     data = plan.bank.pack(
         (node.path, "winograd", m, tile.cols),
         lambda: pack_winograd(plan.bank.rows(node, "weight"), phases, m, depth, tile.cols, plan.bank.empty),
@@ -45,16 +44,16 @@ def emit_winograd(
     room = LINE + _whole_lines(vector * (2 * cells + cells * (depth.blocks + tile.cols * cut.together) * patches + 32))
     corner, stride, places = _phase_places(op, x, in_lanes(kind))
     products = [(*lanes, start * tile.cols * vector) for lanes, start in zip(depth.live, depth.starts, strict=False)]
-    parts = "lanes" if any(lane % WIDTH for lanes in depth.live for lane in lanes) else None
+    products_of = "lanes" if any(lane % WIDTH for lanes in depth.live for lane in lanes) else None
     plan.emit(
-        Kernel("winograd", "winograd", (m, phases.taps, tile.rows, tile.cols, end.function, parts)), node, work,
-        pieces * chunks, x=Address(x, corner), places=table(places), u=data, live=table([*products, (0, 0, 0)]),
+        Kernel("winograd", "winograd", (m, phases.taps, tile.rows, tile.cols, end.function, products_of)), node, work,
+        pieces * cut.chunks, x=Address(x, corner), places=table(places), u=data, live=table([*products, (0, 0, 0)]),
         u_tile=depth.starts[-1] * tile.cols * vector,
         bias=plan.bank.pack((node.path, "bias", 1), lambda: bias_of(plan, node, y.channels, 1)),
         y=Address(y), r=Address(r) if r else 0, limits=end.limits, zeros=Data(np.zeros(tile.cols * WIDTH, np.float32)),
         scratch=Address(plan.thread_scratch(room)), scratch_bytes=room, images=plan.images, down=down, across=across,
         depth=depth.blocks, span=max(1, span_bytes // (tile.cols * 4 * WIDTH**2)),
-        groups=groups, blocks=y.blocks, patches=patches, chunks=chunks,
+        groups=groups, blocks=y.blocks, patches=patches, chunks=cut.chunks,
         together=cut.together, height=y.height, width=y.width, x_image=x.image, x_row=stride * x.row,
         x_pixel=stride * x.pixel, **y.strides("y"), r_image=r.image if r else 0, r_plane=r.plane if r else 0,
         r_row=r.row if r else 0,

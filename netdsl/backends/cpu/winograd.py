@@ -15,7 +15,7 @@ from netdsl.backends.cpu.bank import Rows
 from netdsl.backends.cpu.kernels.matrices import weight as weight_matrix
 from netdsl.backends.cpu.phases import Phases, in_lanes
 from netdsl.backends.cpu.target import WIDTH
-from netdsl.backends.cpu.tiles import L2_BYTES, tile_for
+from netdsl.backends.cpu.tiles import L2_BYTES, tile_for, wanted
 from netdsl.ops.conv import Conv
 from netdsl.tensor import TensorType
 
@@ -120,7 +120,10 @@ CACHE_BYTES = 2 * L2_BYTES  # V and M of one block of patches should fit in here
 
 @dataclass(frozen=True)
 class Cut:
-    """How patches and outputs are shared: blocks of `patches`, outputs in `chunks`, M of `together` tiles at a time."""
+    """How patches and outputs are shared: blocks of `patches`, outputs in `chunks`, M of `together` tiles at a time.
+
+    Neighbouring chunks that one thread takes are computed as one.
+    """
 
     patches: int
     chunks: int
@@ -190,7 +193,8 @@ def winograd_cut(depth: Depth, blocks: int, total: int, threads: int) -> Cut:
             v_traffic = units * v * (1 + math.ceil(own / together)) / BYTES_PER_FMA if v > CACHE_BYTES else 0.0
             cost = products + _far(weights, units) + units * weights / NEAR + transforms + v_traffic
             if best is None or cost < best.cost:
-                best = Cut(patches, chunks, min(together, own), cost)
+                shared = max(chunks, min(groups, math.ceil(wanted(threads) / parts)))
+                best = Cut(patches, shared, min(together, own), cost)
         if patches <= 7:
             break
     assert best is not None

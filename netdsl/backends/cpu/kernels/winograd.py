@@ -54,11 +54,11 @@ def _limited(function: str | None) -> Any:
 
 
 def make_winograd(
-    m: int, size: int, rows: int, cols: int, function: str | None, parts: str | None = None
+    m: int, size: int, rows: int, cols: int, function: str | None, products_of: str | None = None
 ) -> Callable[..., None]:
     """For filters of size x size. Register tile: rows patches x cols output blocks.
 
-    parts     "lanes" where a cell may multiply a part of a block, None where all multiply whole blocks: a quicker loop
+    products_of  "lanes" where a cell may multiply some of a block, None where all multiply whole blocks: a quicker loop
     places    for each block of lanes where its first patch begins, bytes from x
     live      for each cell the first lane that it multiplies, the one after the last, and where the weights begin,
               bytes from those of a tile of outputs; an end follows
@@ -119,7 +119,7 @@ def make_winograd(
             w += step
         return acc
 
-    multiply = multiply_lanes if parts else multiply_blocks
+    multiply = multiply_lanes if products_of else multiply_blocks
 
     def winograd(  # type: ignore[no-untyped-def]
         thread, again, begin, end, parts, x, places, u, live, u_tile, bias, y, r, limits, zeros, scratch, scratch_bytes,
