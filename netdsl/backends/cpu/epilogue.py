@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,10 @@ class Epilogue:
     limits: Data
     function: str | None
 
+    def part(self, first: int, channels: int) -> Epilogue:
+        """The epilogue of so many channels from `first` on, a multiple of a block."""
+        return self if self.residual is None else replace(self, residual=self.residual.part(first, channels))
+
 
 def epilogue(plan: Planner, node: Node) -> Epilogue:
     """The epilogue that a node's fused operations ask for."""
@@ -43,10 +47,10 @@ def epilogue(plan: Planner, node: Node) -> Epilogue:
     return Epilogue(residual, floats(low, high, parameter), function)
 
 
-def bias_of(plan: Planner, node: Node, channels: int, cols: int) -> NDArray[np.float32]:
-    """A node's bias for tiles of so many output blocks, with zeros at the end."""
+def bias_of(plan: Planner, node: Node, channels: int, cols: int, first: int = 0) -> NDArray[np.float32]:
+    """The bias of a node's channels from `first` on, for tiles of so many output blocks, with zeros at the end."""
     values = plan.bank.value(node, "bias")
     out = np.zeros(math.ceil(channels / (cols * WIDTH)) * cols * WIDTH, np.float32)
     if values is not None:
-        out[:channels] = values
+        out[:channels] = values[first : first + channels]
     return out

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from netdsl.backends.cpu.bank import Rows
 from netdsl.backends.cpu.epilogue import Epilogue, bias_of, epilogue
 from netdsl.backends.cpu.jit import Kernel
+from netdsl.backends.cpu.lower_depthwise import emit_depthwise
 from netdsl.backends.cpu.lower_planes import emit_conv_planes
 from netdsl.backends.cpu.lower_winograd import emit_winograd
 from netdsl.backends.cpu.planner import Planner
 from netdsl.backends.cpu.precision import halved
+from netdsl.backends.cpu.taps import Taps, taps_of
 from netdsl.backends.cpu.target import FMA_FROM_MEMORY, WIDTH
 from netdsl.backends.cpu.tiles import Share, TileShape, share_for, tile_for, wanted
 from netdsl.backends.cpu.views import Address, Data, View, floats, table
@@ -41,42 +43,54 @@ class LazyWeight:
     values: Callable[[], F32 | Rows]
 
 
-@dataclass(frozen=True)
-class Taps:
-    """Where a window's cells lie relative to an output's origin, in input rows and columns."""
-
-    rows: tuple[int, ...]
-    columns: tuple[int, ...]
-
-    @property
-    def columns_touch(self) -> bool:
-        """Whether the columns are neighbours, so that a row of the window is one run in memory."""
-        return all(b == a + 1 for a, b in zip(self.columns, self.columns[1:], strict=False))
-
-
 def lower_conv(plan: Planner, index: int) -> None:
     node = plan.graph.nodes[index]
     op = node.op
     assert isinstance(op, Conv)
-    x = plan.views[node.inputs[0]]
-    taps = Taps(
-        tuple(r * op.dilation[0] - op.pad[0] for r in range(op.kernel[0])),
-        tuple(s * op.dilation[1] - op.pad[1] for s in range(op.kernel[1])),
-    )
+    if index in plan.streamed:
+        return  # its reader makes it
     work = plan.graph.node_macs(node) * plan.images
+    if node.inputs[0] in plan.streamed:
+        _lower_streamed(plan, index, work)
+        return
+    x = plan.views[node.inputs[0]]
     y = plan.output(index, work)
     end = epilogue(plan, node)
     if y.block == 1:
         emit_conv_planes(plan, node, op, x, y, end, work)
         return
     if op.is_depthwise(x.channels):
-        _emit_depthwise(plan, node, op, x, y, taps, end, work)
+        emit_depthwise(plan, node, op, x, y, end, work)
         return
     if index in plan.winograd:
         emit_winograd(plan, node, plan.winograd[index], x, y, end, work, SPAN_BYTES)
         return
     weight = LazyWeight(node.weights["weight"].shape, lambda: plan.bank.rows(node, "weight"))
-    _emit_conv(plan, node, weight, op.groups, op.stride, x, y, taps, end, work, "")
+    _emit_conv(plan, node, weight, op.groups, op.stride, x, y, taps_of(op), end, work, "")
+
+
+def _lower_streamed(plan: Planner, index: int, work: int) -> None:
+    """A depthwise convolution together with the one before: some channels of the map between them at a time."""
+    node, source = plan.graph.nodes[index], plan.graph.nodes[index - 1]
+    assert isinstance(node.op, Conv) and isinstance(source.op, Conv)
+    most, count = plan.streamed[index - 1] * WIDTH, node.type.channels
+    x, y = plan.views[source.inputs[0]], plan.output(index, work)
+    before, end = epilogue(plan, source), epilogue(plan, node)
+    source_work = plan.graph.node_macs(source) * plan.images
+    between = plan.room(index - 1, source_work, most)
+    for first in range(0, count, most):
+        channels = min(most, count - first)
+        rows = slice(first, first + channels)
+        weight = LazyWeight((channels, *source.weights["weight"].shape[1:]), partial(_rows, plan, source, rows))
+        made = between.part(0, channels)
+        _emit_conv(plan, source, weight, 1, source.op.stride, x, made, taps_of(source.op),
+                   before.part(first, channels), source_work * channels // count, f"{first}", first)  # fmt: skip
+        emit_depthwise(plan, node, node.op, made, y.part(first, channels), end.part(first, channels),
+                       work * channels // count, first)  # fmt: skip
+
+
+def _rows(plan: Planner, node: Node, rows: slice) -> F32:
+    return plan.bank.rows(node, "weight")[rows]
 
 
 def lower_deconv(plan: Planner, index: int) -> None:
@@ -133,8 +147,9 @@ class SparseView(View):
 
 def _emit_conv(
     plan: Planner, node: Node, weight: LazyWeight, groups: int, stride: tuple[int, int], x: View, y: View, taps: Taps,
-    end: Epilogue, work: int, part: str,
+    end: Epilogue, work: int, part: str, first: int = 0,
 ) -> None:  # fmt: skip
+    """`part` of a node's work: what `weight` gives, its outputs from `first` on."""
     pointwise = taps == Taps((0,), (0,)) and stride == (1, 1)
     views = [x, y] + ([end.residual] if end.residual else [])
     flat = pointwise and all(v.rows_touch for v in views)
@@ -151,7 +166,8 @@ def _emit_conv(
     packed = pack_conv(weight, groups, x, tile.cols, taps)
     key = (node.path, part, tile.cols, packed.lanes)
     data = plan.bank.pack(key, lambda: packed.values(plan.bank.empty))
-    bias = plan.bank.pack((node.path, "bias", tile.cols), lambda: bias_of(plan, node, y.channels, tile.cols))
+    key = (node.path, "bias", tile.cols, first)
+    bias = plan.bank.pack(key, lambda: bias_of(plan, node, y.channels, tile.cols, first))
     tile_groups = math.ceil(y.blocks / tile.cols)
     share = share_for(
         plan.images * math.ceil(height / tile.lines),
@@ -279,37 +295,6 @@ def _part(x: View, lanes: int, index: int) -> int:
     """Where a part of so many channels lies, bytes from the first."""
     parts = x.block // lanes if x.channels > lanes else 1
     return index // parts * x.plane + index % parts * lanes * 4
-
-
-def _emit_depthwise(
-    plan: Planner, node: Node, op: Conv, x: View, y: View, taps: Taps, end: Epilogue, work: int
-) -> None:
-    rows = tile_for(y.width, 1).rows
-    data = plan.bank.pack((node.path, "depthwise"), lambda: _pack_depthwise(plan, node, x.blocks))
-    bias = plan.bank.pack((node.path, "bias", 1), lambda: bias_of(plan, node, y.channels, 1))
-    lines = [h * x.row + taps.columns[0] * x.pixel for h in taps.rows]
-    r = end.residual
-    # rows of an image that a thread made by the convolution before are best read by the same thread
-    bands = 1
-    if plan.images % plan.threads:
-        bands = plan.threads * math.ceil(wanted(plan.threads) / (plan.images * x.blocks * plan.threads))
-        bands = max(1, min(bands, y.height // 8))
-    plan.emit(
-        Kernel("conv", "depthwise", (rows, op.stride[1] * WIDTH, op.kernel[1], op.dilation[1], end.function)), node,
-        work * WIDTH // 4, x=Address(x), w=data, bias=bias, lines=table(lines), n_lines=len(lines),
-        y=Address(y), r=Address(r) if r else 0, limits=end.limits, images=plan.images, blocks=y.blocks, bands=bands,
-        height=y.height, width=y.width, x_image=x.image, x_plane=x.plane, x_row=op.stride[0] * x.row,
-        **y.strides("y"), r_image=r.image if r else 0, r_plane=r.plane if r else 0, r_row=r.row if r else 0,
-        r_pixel=r.pixel if r else 0,
-    )  # fmt: skip
-
-
-def _pack_depthwise(plan: Planner, node: Node, blocks: int) -> F32:
-    """[C, 1, R, S] into [block][tap][lane]."""
-    weight = plan.bank.required(node, "weight")
-    full = np.zeros((blocks * WIDTH, weight.shape[2] * weight.shape[3]), np.float32)
-    full[: len(weight)] = weight.reshape(len(weight), -1)
-    return full.reshape(blocks, WIDTH, -1).transpose(0, 2, 1)
 
 
 def lower_dense(plan: Planner, index: int) -> None:

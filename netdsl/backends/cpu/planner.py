@@ -10,6 +10,7 @@ from netdsl.backends.cpu.bank import WeightBank
 from netdsl.backends.cpu.demands import halos, may_lie, planar_maps, winograd_sizes
 from netdsl.backends.cpu.jit import Kernel
 from netdsl.backends.cpu.precision import stored_layers
+from netdsl.backends.cpu.streams import streamed_maps
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.tuned import choices
 from netdsl.backends.cpu.turns import images_together
@@ -18,7 +19,7 @@ from netdsl.graph.ir import Graph, Node
 from netdsl.plan.residence import homes, spent_residuals
 from netdsl.tensor import TensorType
 
-LASTING_BYTES = 1 << 20  # chosen: of a map whose halo is not cleared again
+LASTING_BYTES = 2 << 20  # measured (bench/choices.py): of a map whose halo is not cleared again
 
 
 class Planner:
@@ -48,6 +49,7 @@ class Planner:
         self.held = [self.together[max(readers, default=i)] for i, readers in enumerate(graph.consumers())]
         self.halos = halos(graph, self.winograd)
         self.planar = planar_maps(graph, self.halos)
+        self.streamed = streamed_maps(graph, self.winograd, self.planar, self.together)
         fits = partial(may_lie, graph, self.halos)
         self.homes = homes(graph, WIDTH, fits)
         self.residuals = spent_residuals(graph, self.homes, fits)
@@ -76,19 +78,19 @@ class Planner:
         elif index in self.homes:
             self.views[index] = self._slice(index, *self.homes[index])
         else:
-            self.views[index] = self._fresh(index, work)
+            self.views[index] = self.room(index, work, self.graph.nodes[index].type.shape[0])
         return self.views[index]
 
     def _slice(self, index: int, joined: int, first: int) -> View:
         whole = self.output(joined, self.graph.nodes[joined].type.elements * self.images)
-        channels = self.graph.nodes[index].type.channels
-        return replace(whole, start=whole.start + first // WIDTH * whole.plane, channels=channels)
+        return whole.part(first, self.graph.nodes[index].type.channels)
 
-    def _fresh(self, index: int, work: int) -> View:
+    def room(self, index: int, work: int, channels: int) -> View:
+        """A place of its own for so many channels of a node's result."""
         node = self.graph.nodes[index]
         block = 1 if index in self.planar else WIDTH
         halo = self.halos[index]
-        view, size = layout(node.type, block, halo)
+        view, size = layout(replace(node.type, shape=(channels, *node.type.shape[1:])), block, halo)
         view = self.buffer(view, size)
         if halo != NO_HALO and size * self.held[index] <= LASTING_BYTES:
             self.lasting[view.buffer] = (*halo, view.image, view.plane, view.row, view.pixel)

@@ -57,6 +57,10 @@ class View:
         """Whether a row's end is the next row's start, so that pixels may be counted through."""
         return self.row == self.width * self.pixel
 
+    def part(self, first: int, channels: int) -> View:
+        """So many channels from `first` on, a multiple of `block`."""
+        return replace(self, start=self.start + first // self.block * self.plane, channels=channels)
+
     def as_vectors(self) -> View:
         """A planar map without a halo as one block of vectors, gaps between its planes included; others as they are."""
         if self.block == WIDTH:
