@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.tuned import geometry
+from netdsl.backends.cpu.turns import images_together
 from netdsl.backends.cpu.views import NO_HALO, Halo
 from netdsl.backends.cpu.winograd import ways_to_run, winograd_halo, winograd_size
 from netdsl.graph.ir import Graph
@@ -32,12 +33,19 @@ def winograd_sizes(
     """
     if exact:
         return {}
+    sizes = _sizes(graph, [images] * len(graph.nodes), images, measured)
+    return _sizes(graph, images_together(graph, images, sizes), images, measured)
+
+
+def _sizes(graph: Graph, together: Sequence[int], images: int, measured: Mapping[str, int]) -> dict[int, int]:
+    """As `winograd_sizes`, where so many images go through each node together and its weights are read each time."""
     sizes = {}
     for i, node in enumerate(graph.nodes):
         if isinstance(node.op, Conv):
             x, alone = graph.nodes[node.inputs[0]].type, reads_alone(graph, i)
             m = measured.get(geometry(node.op, x, images))
-            sizes[i] = m if m in ways_to_run(node.op, x, alone) else winograd_size(node.op, x, images, alone)
+            known = m in ways_to_run(node.op, x, alone)
+            sizes[i] = m if known else winograd_size(node.op, x, together[i], alone)
     return {i: m for i, m in sizes.items() if m}
 
 

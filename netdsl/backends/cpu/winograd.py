@@ -30,12 +30,14 @@ SMALL_PRODUCT = 1 << 18
 class Depth:
     """What a product of the algorithm sums over: `blocks` of lanes, in which each phase of the input has `own` lanes.
 
-    live  for each of the n^2 products the lanes that it needs, the first and the one after the last
+    live   for each of the n^2 products the lanes that it needs, the first and the one after the last
+    apart  whether pixels of a phase that are neighbours lie apart in memory
     """
 
     blocks: int
     own: int
     live: tuple[tuple[int, int], ...]
+    apart: bool
 
     @property
     def starts(self) -> list[int]:
@@ -52,9 +54,10 @@ def depth_of(op: Conv, x: TensorType, m: int) -> Depth:
     """The depth of a convolution: all phases in the lanes of one map, or each phase in blocks of its own."""
     phases = phases_of(op)
     count, blocks = phases.stride**2, math.ceil(x.channels / WIDTH)
-    own = x.channels if count == 1 or in_lanes(x) else blocks * WIDTH
+    apart = count > 1 and not in_lanes(x)
+    own = blocks * WIDTH if apart else x.channels
     live = tuple((own * first, own * last) for first, last in phases.live(m + phases.taps - 1))
-    return Depth(math.ceil(count * own / WIDTH), own, live)
+    return Depth(math.ceil(count * own / WIDTH), own, live, apart)
 
 
 def pack_winograd(
@@ -109,13 +112,16 @@ SIZES = {2: (3, 5, 7), 3: (2, 4, 5, 6), 4: (3, 4, 5), 5: (2, 4)}  # m by r
 # Cost model, in register-wide multiply-adds. BYTES_PER_FMA and TRANSFORM are measured: bench/choices.py has other
 # values beside them. The others are chosen, so that the model follows what single layers took.
 BYTES_PER_FMA = 2.5  # bytes of weights that arrive from beyond the second-level cache during one multiply-add
+AGAIN = 0.1  # as a part, what it takes to read them again: they have come closer, and products hide the rest
 NEAR = 200.0  # and from within it, as far as multiply-adds wait for them
 TRANSFORM = {4: 12.0, 6: 14.0, 7: 18.0, 8: 20.0}  # by n, per cell, patch and block of inputs or outputs
+APART = 1.5  # times as much where the pixels of a phase lie apart
 SPREAD = 0.2  # by how much more, as a part, transforms cost for each CACHE_BYTES of V and M
 STRIDED = 1.13  # a multiply-add of the direct kernel where inputs of neighbours lie apart
 PLAIN = 1.03  # and where they follow each other, or lie in planes
 MOST_PATCHES = 196  # chosen: in one block; larger ones leave the second-level cache
 CACHE_BYTES = 2 * L2_BYTES  # V and M of one block of patches should fit in here
+PAST = 0.3  # as a part, what it takes that V does not fit: products hide the rest
 
 
 @dataclass(frozen=True)
@@ -171,8 +177,8 @@ def _far(size: int, times: int) -> float:
 def winograd_cut(depth: Depth, blocks: int, total: int, threads: int) -> Cut:
     """The cheapest cut of `total` patches and so many output blocks over threads."""
     cells, vector, live = len(depth.live), 4 * WIDTH, depth.starts[-1]
-    transform = TRANSFORM[math.isqrt(cells)]
-    best = None
+    transform = TRANSFORM[math.isqrt(cells)] * (APART if depth.apart else 1)
+    best, least = None, math.inf
     for most in range(min(total, MOST_PATCHES), 0, -1):
         parts = math.ceil(total / most)  # the fewest of such a size: more cost more
         patches = math.ceil(total / parts)
@@ -190,10 +196,13 @@ def winograd_cut(depth: Depth, blocks: int, total: int, threads: int) -> Cut:
             weights = live * own * tile.cols * vector
             products = units * rows * live * own * tile.cols * (1 + 0.6 / tile.rows)
             transforms = units * patches * cells * (depth.blocks + own * tile.cols) * transform * spread
-            v_traffic = units * v * (1 + math.ceil(own / together)) / BYTES_PER_FMA if v > CACHE_BYTES else 0.0
-            cost = products + _far(weights, units) + units * weights / NEAR + transforms + v_traffic
-            if best is None or cost < best.cost:
+            near = products + units * weights / NEAR + transforms
+            once, all_far = _far(weights, 1), _far(weights, units)
+            v_far = units * v * (1 + math.ceil(own / together)) / BYTES_PER_FMA if v > CACHE_BYTES else 0.0
+            if near + all_far + v_far < least:  # the cut that leaves products the most to hide behind
+                least = near + all_far + v_far
                 shared = max(chunks, min(groups, math.ceil(wanted(threads) / parts)))
+                cost = near + once + AGAIN * (all_far - once) + PAST * v_far
                 best = Cut(patches, shared, min(together, own), cost)
         if patches <= 7:
             break
