@@ -1,6 +1,6 @@
 """netdsl beside other engines on every network: outputs compared, then interleaved rounds.
 
-    python bench/peers.py [--networks headline | others | a,b,…] [--batch 1,8] [--threads 2] [--peers …] [--rounds 30]
+    python bench/peers.py [--networks headline | families | others | a,b,…] [--batch 1,8] [--threads 2] [--peers …] [--rounds 30]
 
 Each network runs in a process of its own (`netdsl bench NET --json`), so that memory is given back and an engine that
 takes its process down costs no other its figures. Within the process the engines take turns, each with its own fast
@@ -75,7 +75,7 @@ def table(comparisons: Sequence[Comparison], peers: Sequence[str]) -> list[tuple
 
 def main(arguments: Sequence[str] | None = None) -> Record:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", help="comma-separated, or headline, or others (default: all)")
+    parser.add_argument("--networks", help="comma-separated, or headline, families or others (default: all)")
     parser.add_argument("--batch", help="comma-separated (default: as the list of workloads says)")
     parser.add_argument("--peers", help="comma-separated (default: those installed)")
     parser.add_argument("--threads", type=int, default=2)

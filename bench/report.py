@@ -14,6 +14,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,11 +29,16 @@ from netdsl.plots import plot_of_comparisons
 from peers import table
 from records import RESULTS, ROOT, Record, checked, read
 
-PROGRAMS = ("peers", "others", "startup", "memory", "scaling", "half", "ladder", "algebra")
-SCRIPTS = {"others": "peers"}  # where the results are not named like the program
-FULL = {"peers": ["--networks", "headline"], "others": ["--networks", "others", "--batch", "1"]}
+PROGRAMS = ("peers", "families", "others", "startup", "memory", "scaling", "half", "ladder", "algebra")
+SCRIPTS = {"families": "peers", "others": "peers"}  # where the results are not named like the program
+FULL = {
+    "peers": ["--networks", "headline"],
+    "families": ["--networks", "families", "--rounds", "5"],
+    "others": ["--networks", "others", "--batch", "1", "--rounds", "5"],
+}
 QUICK = {
     "peers": ["--networks", "lenet5", "--rounds", "2"],
+    "families": ["--networks", "lenet5", "--rounds", "2"],
     "others": ["--networks", "lenet5", "--rounds", "2"],
     "startup": ["--network", "lenet5", "--runs", "1"],
     "memory": ["--networks", "lenet5"],
@@ -115,7 +121,7 @@ Geometric mean of the ratios, {"; ".join(means)}.
 """
 
 
-def others_text(record: Record) -> str:
+def more_text(what: str, record: Record) -> str:
     names = [p.name for p in PEERS if p.name in record["machine"]["versions"]]
     comparisons = compared(record)
     rows = markdown((*headings(names), "target"), table(comparisons, names))
@@ -123,7 +129,7 @@ def others_text(record: Record) -> str:
     return f"""\
 Medians of {record["rounds"]} rounds, measured in the same way, commit {record["commit"]}.
 
-<details><summary>All other networks that ship</summary>
+<details><summary>{what}</summary>
 
 {rows}
 
@@ -190,7 +196,8 @@ threads, batch {record["results"][0]["batch"]}:
 
 TEXTS: Mapping[str, tuple[str, Callable[[Record], str]]] = {
     "peers": ("Beside other engines", peers_text),
-    "others": ("The other networks", others_text),
+    "families": ("Their families", partial(more_text, "The other VGGs and ResNets")),
+    "others": ("The other networks", partial(more_text, "All other networks that ship")),
     "startup": ("Start", startup_text),
     "memory": ("Memory", memory_text),
     "scaling": ("Threads and callers", scaling_text),
@@ -218,7 +225,7 @@ def rewrite(readme: Path, folder: Path) -> None:
 def ratios(name: str, record: Record) -> dict[str, float]:
     """What a check compares of a program's results; larger is better."""
     results = record["results"]
-    if name in ("peers", "others"):
+    if name in ("peers", "families", "others"):
         return {f"{c.network}, batch {c.batch}, beside {c.best[0]}": c.best[1] for c in compared(record) if c.best}
     if name == "startup":
         took = {r["what"]: r["seconds"] for r in results}

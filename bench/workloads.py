@@ -75,6 +75,9 @@ WORKLOADS = (
 )
 
 HEADLINE = tuple(w for w in WORKLOADS if w.headline)
+FAMILIES = tuple(w for w in WORKLOADS if not w.headline and min(w.targets.values()) > 1)  # of the headline networks
+OTHERS = tuple(w for w in WORKLOADS if w not in HEADLINE + FAMILIES)
+GROUPS = {"headline": HEADLINE, "families": FAMILIES, "others": OTHERS}
 
 
 def workload(network: str) -> Workload:
@@ -83,11 +86,9 @@ def workload(network: str) -> Workload:
 
 
 def chosen(names: str | None) -> tuple[Workload, ...]:
-    """The workloads of a comma-separated list; "headline", "others" (all but those), or None for all."""
+    """The workloads of a comma-separated list, or of one of GROUPS, or None for all."""
     if names is None:
         return WORKLOADS
-    if names == "headline":
-        return HEADLINE
-    if names == "others":
-        return tuple(w for w in WORKLOADS if not w.headline)
+    if names in GROUPS:
+        return GROUPS[names]
     return tuple(workload(name.strip()) for name in names.split(",") if name.strip())

@@ -56,6 +56,7 @@ def samples() -> dict[str, Record]:
     return {
         "algebra": record([chain], rounds=30),
         "peers": record(peers, threads=2, rounds=30, means=[{"batch": 1, "networks": 1, "mean": 2.0, "target": 1.5}]),
+        "families": record([comparison("vgg11", 1, 2e-3, 4e-3)], threads=2, rounds=9, means=[]),
         "others": record([comparison("nin", 1, 2e-3, 3e-3)], threads=2, rounds=5, means=[]),
         "startup": record(starts, network="resnet18", threads=2),
         "memory": record([memory], threads=2),

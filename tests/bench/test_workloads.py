@@ -27,6 +27,8 @@ def test_no_target_is_below_the_best_peer(work: object) -> None:
 
 def test_choosing() -> None:
     assert chosen(None) == WORKLOADS and chosen("headline") == HEADLINE
-    assert [w for w in WORKLOADS if w not in HEADLINE] == [*chosen("others")]
+    groups = [chosen(name) for name in ("headline", "families", "others")]
+    assert sorted(w.network for group in groups for w in group) == sorted(w.network for w in WORKLOADS)
+    assert workload("vgg11") in groups[1] and workload("resnet152") in groups[1] and workload("xception") in groups[2]
     assert chosen("resnet18, my.net") == (workload("resnet18"), workload("my.net"))
     assert workload("resnet18").headline and not workload("my.net").headline
