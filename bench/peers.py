@@ -1,7 +1,8 @@
 """netdsl beside other engines on every network: outputs compared, then interleaved rounds.
 
-    python bench/peers.py [--networks headline | families | others | a,b,…] [--batch 1,8] [--threads 2] [--peers …] [--rounds 30]
+    python bench/peers.py [--networks GROUP | a,b,…] [--batch 1,8] [--threads 2] [--peers …] [--rounds 30]
 
+A group is headline, families (the other VGGs and ResNets) or others.
 Each network runs in a process of its own (`netdsl bench NET --json`), so that memory is given back and an engine that
 takes its process down costs no other its figures. Within the process the engines take turns, each with its own fast
 settings, its spinning threads included; a turn begins when no thread of the process works any more.
