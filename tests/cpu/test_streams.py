@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from netdsl.backends import cpu, reference
 from netdsl.backends.cpu import streams
 from netdsl.backends.cpu.ahead import plan_ahead
+from netdsl.backends.cpu.program import Program
 from netdsl.backends.cpu.streams import streamed_maps
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.graph.build import build
@@ -38,10 +39,17 @@ def text(body: str) -> str:
     return f"netdsl 1\nnet sample {{\n  input x {WIDTH}x9x10\n{body}\n}}\n"
 
 
-def answers(body: str, batch: int) -> list[NDArray[np.float32]]:
+def images(batch: int) -> NDArray[np.float32]:
+    return np.random.default_rng(3).standard_normal((batch, WIDTH, 9, 10)).astype(np.float32)
+
+
+def bound(body: str) -> Program:
     graph = build(text(body))
-    x = np.random.default_rng(3).standard_normal((batch, WIDTH, 9, 10)).astype(np.float32)
-    program = cpu.lower(graph, random_weights(graph, 2), 2)
+    return cpu.lower(graph, random_weights(graph, 2), 2)
+
+
+def answers(body: str, batch: int) -> list[NDArray[np.float32]]:
+    program, x = bound(body), images(batch)
     program([x])  # halos that are kept from call to call
     return program([x])
 
@@ -62,9 +70,19 @@ def test_streaming_changes_no_bit(body: str, batch: int, monkeypatch: pytest.Mon
     for found, expected in zip(answers(body, batch), whole, strict=True):
         assert np.array_equal(found, expected)
     graph = build(text(body))
-    x = np.random.default_rng(3).standard_normal((batch, WIDTH, 9, 10)).astype(np.float32)
-    for found, expected in zip(whole, reference.run(graph, random_weights(graph, 2), [x]), strict=True):
+    for found, expected in zip(whole, reference.run(graph, random_weights(graph, 2), [images(batch)]), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("first", [1, 1 << 40])
+@pytest.mark.parametrize("body", STREAMED.values(), ids=STREAMED.keys())
+def test_one_batch_size_may_stream_and_another_not(body: str, first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = answers(body, 5)
+    monkeypatch.setattr(streams, "STREAM_BYTES", first)
+    program = bound(body)  # plans one image
+    monkeypatch.setattr(streams, "STREAM_BYTES", (1 << 40) + 1 - first)
+    for found, y in zip(program([images(5)]), expected, strict=True):
+        assert np.array_equal(found, y)
 
 
 @pytest.mark.parametrize("body", WHOLE.values(), ids=WHOLE.keys())
@@ -79,7 +97,7 @@ def test_as_few_parts_as_keep_to_the_limit(monkeypatch: pytest.MonkeyPatch) -> N
     for limit in (4, 8, 12, 23, 24):
         monkeypatch.setattr(streams, "STREAM_BYTES", limit * block)
         found = streamed_maps(graph, (), (), [1] * len(graph.nodes))
-        assert all(n <= limit for n in found.values())
+        assert all(limit - 4 < n <= limit for n in found.values())  # four blocks are the widest tile
         assert bool(found) == (limit < 24)
     assert not streamed_maps(graph, [1], (), [1] * len(graph.nodes))
     assert not streamed_maps(graph, (), (), [1, 1, 2])

@@ -34,6 +34,8 @@ def winograd_sizes(
     if exact:
         return {}
     sizes = _sizes(graph, [images] * len(graph.nodes), images, measured)
+    if images == 1:
+        return sizes
     return _sizes(graph, images_together(graph, images, sizes), images, measured)
 
 

@@ -24,8 +24,9 @@ def emit_depthwise(
     """The steps of a depthwise convolution for the channels of `y`, which are the node's from `first` on."""
     taps = taps_of(op)
     rows = tile_for(y.width, 1).rows
-    data = plan.bank.pack((node.path, "depthwise", first), lambda: _pack_depthwise(plan, node, y, first))
-    bias = plan.bank.pack((node.path, "bias", 1, first), lambda: bias_of(plan, node, y.channels, 1, first))
+    key = (node.path, first, y.channels)  # other batch sizes may cut the channels in another way
+    data = plan.bank.pack((*key, "depthwise"), lambda: _pack_depthwise(plan, node, y, first))
+    bias = plan.bank.pack((*key, "bias"), lambda: bias_of(plan, node, y.channels, 1, first))
     lines = [h * x.row + taps.columns[0] * x.pixel for h in taps.rows]
     r = end.residual
     # rows of an image that a thread made by the convolution before are best read by the same thread

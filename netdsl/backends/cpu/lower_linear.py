@@ -66,7 +66,7 @@ def lower_conv(plan: Planner, index: int) -> None:
         emit_winograd(plan, node, plan.winograd[index], x, y, end, work, SPAN_BYTES)
         return
     weight = LazyWeight(node.weights["weight"].shape, lambda: plan.bank.rows(node, "weight"))
-    _emit_conv(plan, node, weight, op.groups, op.stride, x, y, taps_of(op), end, work, "")
+    _emit_conv(plan, node, weight, op.groups, op.stride, x, y, taps_of(op), end, work)
 
 
 def _lower_streamed(plan: Planner, index: int, work: int) -> None:
@@ -84,7 +84,7 @@ def _lower_streamed(plan: Planner, index: int, work: int) -> None:
         weight = LazyWeight((channels, *source.weights["weight"].shape[1:]), partial(_rows, plan, source, rows))
         made = between.part(0, channels)
         _emit_conv(plan, source, weight, 1, source.op.stride, x, made, taps_of(source.op),
-                   before.part(first, channels), source_work * channels // count, f"{first}", first)  # fmt: skip
+                   before.part(first, channels), source_work * channels // count, first=first)  # fmt: skip
         emit_depthwise(plan, node, node.op, made, y.part(first, channels), end.part(first, channels),
                        work * channels // count, first)  # fmt: skip
 
@@ -147,7 +147,7 @@ class SparseView(View):
 
 def _emit_conv(
     plan: Planner, node: Node, weight: LazyWeight, groups: int, stride: tuple[int, int], x: View, y: View, taps: Taps,
-    end: Epilogue, work: int, part: str, first: int = 0,
+    end: Epilogue, work: int, part: str = "", first: int = 0,
 ) -> None:  # fmt: skip
     """`part` of a node's work: what `weight` gives, its outputs from `first` on."""
     pointwise = taps == Taps((0,), (0,)) and stride == (1, 1)
@@ -164,10 +164,9 @@ def _emit_conv(
         last = pixels - (height - 1) * width
         rows = {"x": width * x.pixel, "y": width * y.pixel, "r": width * end.residual.pixel if end.residual else 0}
     packed = pack_conv(weight, groups, x, tile.cols, taps)
-    key = (node.path, part, tile.cols, packed.lanes)
-    data = plan.bank.pack(key, lambda: packed.values(plan.bank.empty))
-    key = (node.path, "bias", tile.cols, first)
-    bias = plan.bank.pack(key, lambda: bias_of(plan, node, y.channels, tile.cols, first))
+    key = (node.path, first, y.channels, tile.cols)  # other batch sizes may cut the outputs in another way
+    data = plan.bank.pack((*key, part, packed.lanes), lambda: packed.values(plan.bank.empty))
+    bias = plan.bank.pack((*key, "bias"), lambda: bias_of(plan, node, y.channels, tile.cols, first))
     tile_groups = math.ceil(y.blocks / tile.cols)
     share = share_for(
         plan.images * math.ceil(height / tile.lines),

@@ -5,13 +5,14 @@ caches and need less memory.
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from itertools import pairwise
 
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.tiles import tile_for
 from netdsl.graph.ir import Graph
 from netdsl.ops.conv import Conv
 
-STREAM_BYTES = 3 << 20  # measured (bench/choices.py): the largest map of an image that is made whole
+STREAM_BYTES = 3 << 20  # chosen (bench/choices.py tries others): the largest map of an image that is made whole
 
 
 def streamed_maps(
@@ -25,7 +26,7 @@ def streamed_maps(
     readers = graph.consumers()
     outputs = {spec.node for spec in graph.outputs}
     found = {}
-    for i, (node, reader) in enumerate(zip(graph.nodes, graph.nodes[1:], strict=False)):
+    for i, (node, reader) in enumerate(pairwise(graph.nodes)):
         if not isinstance(node.op, Conv) or node.op.groups > 1 or i in winograd or i in planar or i in outputs:
             continue
         depthwise = isinstance(reader.op, Conv) and reader.op.is_depthwise(node.type.channels) and i + 1 not in planar

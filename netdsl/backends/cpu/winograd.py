@@ -199,8 +199,9 @@ def winograd_cut(depth: Depth, blocks: int, total: int, threads: int) -> Cut:
             near = products + units * weights / NEAR + transforms
             once, all_far = _far(weights, 1), _far(weights, units)
             v_far = units * v * (1 + math.ceil(own / together)) / BYTES_PER_FMA if v > CACHE_BYTES else 0.0
-            if near + all_far + v_far < least:  # the cut that leaves products the most to hide behind
-                least = near + all_far + v_far
+            exposed = near + all_far + v_far  # decides the cut: what is hidden in the end, products must first cover
+            if exposed < least:
+                least = exposed
                 shared = max(chunks, min(groups, math.ceil(wanted(threads) / parts)))
                 cost = near + once + AGAIN * (all_far - once) + PAST * v_far
                 best = Cut(patches, shared, min(together, own), cost)

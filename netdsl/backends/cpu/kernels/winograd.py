@@ -59,11 +59,11 @@ def make_winograd(
     """For filters of size x size. Register tile: rows patches x cols output blocks.
 
     products_of  "lanes" where a cell may multiply some of a block, None where all multiply whole blocks: a quicker loop
-    places    for each block of lanes where its first patch begins, bytes from x
-    live      for each cell the first lane that it multiplies, the one after the last, and where the weights begin,
-              bytes from those of a tile of outputs; an end follows
-    u_tile    bytes of the weights of a tile of outputs
-    scratch   holds `scratch_bytes` for each thread
+    places       for each block of lanes where its first patch begins, bytes from x
+    live         for each cell the first lane that it multiplies, the one after the last, and where the weights begin,
+                 bytes from those of a tile of outputs; an end follows
+    u_tile       bytes of the weights of a tile of outputs
+    scratch      holds `scratch_bytes` for each thread
     """
     finish = _limited(function)
     tile = Tile(rows, cols, VECTOR_BYTES // 4)
