@@ -75,14 +75,17 @@ def _ratio(above: Sequence[float], below: Sequence[float]) -> float:
 
 
 def throughput(model: Model, inputs: Sequence[Array], callers: int, seconds: float) -> float:
-    """Calls a second of so many Python threads together. The clock starts when all have made a first call."""
+    """Calls a second of so many Python threads together, one of each at least.
+
+    The clock starts when all have made a first call.
+    """
     counts = [0] * callers
     start, stop = threading.Barrier(callers + 1, timeout=600), threading.Event()
 
     def work(i: int) -> None:
         model(*inputs)
         start.wait()
-        while not stop.is_set():
+        while not (counts[i] and stop.is_set()):
             model(*inputs)
             counts[i] += 1
 

@@ -9,6 +9,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import types
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +112,16 @@ def test_ratios_are_those_of_the_same_round() -> None:
     }  # fmt: skip
     one, all_ = [1.0, 1.0, 6.0, 8.0, 8.0], [0.5, 0.5, 4.0, 4.0, 4.0]
     assert scaling.of_threads({"one": one, "all": all_, "peak of one": one, "peak of all": all_}, 2)["speedup"] == 2
+
+
+def test_every_caller_is_timed_for_a_call_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even one that comes to it when the time is over, as on a busy machine."""
+    over = types.SimpleNamespace(set=lambda: None, is_set=lambda: True)
+    replaced = types.SimpleNamespace(Thread=threading.Thread, Barrier=threading.Barrier, Event=lambda: over)
+    monkeypatch.setattr(scaling, "threading", replaced)
+    called: list[int] = []
+    assert scaling.throughput(called.append, [0], callers=3, seconds=0) > 0  # type: ignore[arg-type]
+    assert len(called) == 3 + 3
 
 
 def test_calls_and_peaks_of_one_thread_and_of_all_take_turns(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
