@@ -61,6 +61,7 @@ CHOICES = (
         (_scaled(winograd.TRANSFORM, 0.7), _scaled(winograd.TRANSFORM, 1.5)),
         ("resnet18", "alexnet", "squeezenet1_1"),
     ),
+    Choice(winograd, "HIDE", (1, 2, 20), ("resnet50", "resnet18", "squeezenet1_1"), 8),
     Choice(tiles, "LOADS", (0.1, 0.2, 0.5), ("xception", "squeezenet1_1", "mobilenet_v1")),
     Choice(program, "WORK_TO_SHARE", (0, 30_000_000), ("kws_dscnn", "lenet5", "resnet20_cifar10")),
     Choice(program, "WORK_PER_THREAD", (1, 400_000), ("kws_dscnn", "mobilenet_v2")),

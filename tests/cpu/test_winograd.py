@@ -12,7 +12,7 @@ import pytest
 import netdsl
 from netdsl.backends import cpu, reference
 from netdsl.backends.cpu import demands, winograd
-from netdsl.backends.cpu.kernels.matrices import input_stages, output, weight
+from netdsl.backends.cpu.kernels.matrices import Matrix, inputs, output, weight
 from netdsl.backends.cpu.phases import Phases
 from netdsl.backends.cpu.tiles import tile_for, wanted
 from netdsl.backends.cpu.winograd import depth_of, phases_of, ways_to_run, winograd_cut, winograd_size
@@ -22,7 +22,7 @@ from netdsl.weights import random_weights
 from shapes import graph_of, random_params
 
 # Of the largest output, by the number of points; direct kernels stay below 1e-6.
-ERROR = {4: 1e-6, 6: 1e-5, 7: 1e-5, 8: 2e-5}
+ERROR = {4: 1e-6, 5: 2e-6, 6: 1e-5, 7: 6e-6, 8: 2e-5}
 SIZES = [(m, r) for r in (3, 5) for m in winograd.SIZES[r]]
 ALL_SIZES = [(m, r) for r, sizes in winograd.SIZES.items() for m in sizes]
 
@@ -30,21 +30,14 @@ ALL_SIZES = [(m, r) for r, sizes in winograd.SIZES.items() for m in sizes]
 @pytest.mark.parametrize(("m", "r"), ALL_SIZES)
 def test_the_matrices_compute_a_correlation_exactly(m: int, r: int) -> None:
     rng = np.random.default_rng(m)
-    d = inputs = [Fraction(int(v)) for v in rng.integers(-9, 9, m + r - 1)]
+    d = [Fraction(int(v)) for v in rng.integers(-9, 9, m + r - 1)]
     g = [Fraction(int(v)) for v in rng.integers(-9, 9, r)]
 
-    def exact(a: float) -> Fraction:
-        fraction = Fraction(a).limit_denominator(200)
-        assert float(fraction) == a
-        return fraction
+    def times(matrix: Matrix, x: list[Fraction]) -> list[Fraction]:
+        return [sum((a * b for a, b in zip(row, x, strict=True)), Fraction(0)) for row in matrix]
 
-    def times(matrix: list[list[float]], x: list[Fraction]) -> list[Fraction]:
-        return [sum((exact(a) * b for a, b in zip(row, x, strict=True)), Fraction(0)) for row in matrix]
-
-    for stage in reversed(input_stages(m + r - 1)):
-        d = times(stage, d)
-    products = [a * b for a, b in zip(times(weight(m, r), g), d, strict=True)]
-    assert times(output(m, r), products) == [sum(inputs[i + j] * g[j] for j in range(r)) for i in range(m)]
+    products = [a * b for a, b in zip(times(weight(m, r), g), times(inputs(m + r - 1), d), strict=True)]
+    assert times(output(m, r), products) == [sum(d[i + j] * g[j] for j in range(r)) for i in range(m)]
 
 
 SHAPES = [  # (C, K, H, W, batch, padding)
@@ -205,6 +198,13 @@ def test_a_cut_covers_the_work(threads: int, total: int) -> None:
     assert 1 <= cut.patches <= total and 1 <= cut.chunks <= 4 and cut.together >= 1
     groups = math.ceil(4 / tile_for(cut.patches, 4).cols)
     assert math.ceil(total / cut.patches) * cut.chunks >= min(groups, wanted(threads))
+
+
+@pytest.mark.parametrize(("channels", "size", "m", "blocks"), [(256, 14, 5, 2), (512, 7, 4, 1)])
+def test_threads_share_patches_unless_weights_outweigh_them(channels: int, size: int, m: int, blocks: int) -> None:
+    """Of eight images: by patches each thread transforms its own; by outputs each reads weights of its own."""
+    depth, total = depth_of(Conv(channels, (3, 3)), TensorType((channels, size, size)), m), 8 * math.ceil(size / m) ** 2
+    assert math.ceil(total / winograd_cut(depth, channels // 16, total, 2).patches) == blocks
 
 
 def test_a_cut_of_a_large_map_is_found_among_few(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 from llvmlite import ir
@@ -13,13 +14,13 @@ from numba.extending import intrinsic
 from netdsl.backends.cpu.simd import I64, LLVM_VEC, emit_fma, emit_load, emit_pointer
 from netdsl.backends.cpu.target import WIDTH
 
-Rows = Sequence[Sequence[float]]
+Rows = Sequence[Sequence[Fraction]]
 
 
-def transform(*matrices: Rows) -> Any:
-    """The linear map y = matrices x on vectors: transform(x, x_step, y, y_step), addresses and steps in bytes.
+def transform(matrix: Rows) -> Any:
+    """The linear map y = matrix x on vectors: transform(x, x_step, y, y_step), addresses and steps in bytes.
 
-    The last matrix is applied first. Interpolation at points that come in pairs +p, -p makes the two rows of a pair
+    Interpolation at points that come in pairs +p, -p makes the two rows of a pair
     differ in the signs of every other coefficient only (or, in a transposed matrix, two columns): what they share is
     computed once.
     """
@@ -28,11 +29,9 @@ def transform(*matrices: Rows) -> Any:
     def linear(typingctx: Any, x: Any, x_step: Any, y: Any, y_step: Any) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             x, x_step, y, y_step = args
-            places = [_stepped(builder, x, x_step, i) for i in range(len(matrices[-1][0]))]
+            places = [_stepped(builder, x, x_step, i) for i in range(len(matrix[0]))]
             values = [emit_load(builder, place, LLVM_VEC, 4) for place in places]
-            for matrix in reversed(matrices):
-                values = _product(builder, matrix, values)
-            for i, value in enumerate(values):
+            for i, value in enumerate(_product(builder, matrix, values)):
                 builder.store(value, emit_pointer(builder, _stepped(builder, y, y_step, i), LLVM_VEC)).align = 4
             return context.get_dummy_value()
 
@@ -63,10 +62,10 @@ def _product(builder: Any, rows: Rows, x: list[Any]) -> list[Any]:
     return [done.get(i) or _sum(builder, list(zip(row, x, strict=True))) for i, row in enumerate(rows)]
 
 
-def _sum(builder: Any, terms: list[tuple[float, Any]]) -> Any:
+def _sum(builder: Any, terms: list[tuple[Fraction, Any]]) -> Any:
     """The sum of factors times vectors."""
     total = None
-    for factor, value in sorted(((f, v) for f, v in terms if f), key=lambda t: abs(t[0]) != 1):
+    for factor, value in sorted(((f, v) for f, v in terms if f), key=lambda t: (abs(t[0]) != 1, t[0] != 1)):
         if total is None:
             total = value if factor == 1 else builder.fmul(value, _constant(factor))
         elif abs(factor) == 1:
@@ -76,7 +75,7 @@ def _sum(builder: Any, terms: list[tuple[float, Any]]) -> Any:
     return total
 
 
-def _constant(value: float) -> Any:
+def _constant(value: Fraction) -> Any:
     return ir.Constant(LLVM_VEC, [float(value)] * WIDTH)
 
 

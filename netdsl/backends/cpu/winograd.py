@@ -91,7 +91,7 @@ def _transform(
     """
     down, across = (slice(first, None, phases.stride) for first in phase)
     height, width = len(range(phases.kernel)[down]), len(range(phases.kernel)[across])
-    g = np.array(weight_matrix(m, phases.taps), np.float64)
+    g = np.array(weight_matrix(m, phases.taps)).astype(np.float64)
     kron = np.kron(g[:, :height], g[:, :width])  # one product for both sides: vec(G w G^T) = (G x G) vec(w)
     small = (n for n in (16, 8, 4, 2) if lanes % n == 0 and kron.size * n * outputs <= SMALL_PRODUCT)
     together = next(small, 1)
@@ -107,14 +107,15 @@ def _transform(
     return transformed
 
 
-SIZES = {2: (3, 5, 7), 3: (2, 4, 5, 6), 4: (3, 4, 5), 5: (2, 4)}  # m by r
+SIZES = {2: (3, 4, 5, 7), 3: (2, 3, 4, 5, 6), 4: (3, 4, 5), 5: (2, 4)}  # m by r
 
-# Cost model, in register-wide multiply-adds. BYTES_PER_FMA and TRANSFORM are measured: bench/choices.py has other
+# Cost model, in register-wide multiply-adds. BYTES_PER_FMA, TRANSFORM and HIDE are measured: bench/choices.py has other
 # values beside them. The others are chosen, so that the model follows what single layers took.
 BYTES_PER_FMA = 2.5  # bytes of weights that arrive from beyond the second-level cache during one multiply-add
 AGAIN = 0.1  # as a part, what it takes to read them again: they have come closer, and products hide the rest
-NEAR = 200.0  # and from within it, as far as multiply-adds wait for them
-TRANSFORM = {4: 12.0, 6: 14.0, 7: 18.0, 8: 20.0}  # by n, per cell, patch and block of inputs or outputs
+HIDE = 5  # how well products and the weights they wait for hide each other: 1 not at all, and the more the better
+NEAR = 200.0  # bytes of weights from within that cache, as far as multiply-adds wait for them
+TRANSFORM = {4: 12.0, 5: 13.0, 6: 14.0, 7: 18.0, 8: 20.0}  # by n, per cell, patch and block of inputs or outputs
 APART = 1.5  # times as much where the pixels of a phase lie apart
 SPREAD = 0.2  # by how much more, as a part, transforms cost for each CACHE_BYTES of V and M
 STRIDED = 1.13  # a multiply-add of the direct kernel where inputs of neighbours lie apart
@@ -199,7 +200,7 @@ def winograd_cut(depth: Depth, blocks: int, total: int, threads: int) -> Cut:
             near = products + units * weights / NEAR + transforms
             once, all_far = _far(weights, 1), _far(weights, units)
             v_far = units * v * (1 + math.ceil(own / together)) / BYTES_PER_FMA if v > CACHE_BYTES else 0.0
-            exposed = near + all_far + v_far  # decides the cut: what is hidden in the end, products must first cover
+            exposed = (near**HIDE + all_far**HIDE) ** (1 / HIDE)  # decides the cut
             if exposed < least:
                 least = exposed
                 shared = max(chunks, min(groups, math.ceil(wanted(threads) / parts)))

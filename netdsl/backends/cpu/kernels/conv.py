@@ -94,6 +94,8 @@ def make_conv(
                     for stripe in range(first_stripe, last_stripe):
                         image, p = stripe // down, stripe % down * lines
                         xg = x + image * x_image + p * x_row + i64(group_offsets, g)
+                        later, below = (stripe + 1) // down, (stripe + 1) % down * lines
+                        next_line = (later - image) * x_image + (below - p) * x_row
                         yg = y + image * y_image + p * y_row + g * cols * y_plane
                         bg = before + image * b_image + p * b_row + g * cols * b_plane
                         tall = min(lines, height - p)
@@ -107,10 +109,10 @@ def make_conv(
                             wt = ws
                             if ahead != 0:
                                 soon = ws + ahead
+                            next_tile = 4 * rows * pixel if q + rows < here else next_line - 4 * q * pixel
                             for t in range(t0, t1):
                                 xt = origin + i64(taps, t)
-                                if g == first_group:  # later ones find the inputs near
-                                    ask_for(xt + 4 * rows * pixel, x_row)
+                                ask_for(xt + next_tile, x_row)
                                 for _ in range(run):
                                     ask(soon)
                                     soon += pace

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from netdsl.backends.cpu.kernels.functions import FUNCTIONS
-from netdsl.backends.cpu.kernels.matrices import input_stages, output
+from netdsl.backends.cpu.kernels.matrices import inputs, output
 from netdsl.backends.cpu.mailbox import LINE
 from netdsl.backends.cpu.simd import (
     VECTOR_BYTES,
@@ -70,7 +70,7 @@ def make_winograd(
     start, outer, add_from, put = tile.start, tile.outer, tile.add_from, tile.put
     side = m + size - 1
     cells = side * side
-    input_1d, output_1d = transform(*input_stages(side)), transform(output(m, size))
+    input_1d, output_1d = transform(inputs(side)), transform(output(m, size))
     step = cols * VECTOR_BYTES
     lanes = VECTOR_BYTES // 4
     ask_for = Tile(m, 1, lanes, m).ask_for(write=True)
