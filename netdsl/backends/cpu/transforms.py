@@ -20,9 +20,8 @@ Rows = Sequence[Sequence[Fraction]]
 def transform(matrix: Rows) -> Any:
     """The linear map y = matrix x on vectors: transform(x, x_step, y, y_step), addresses and steps in bytes.
 
-    Interpolation at points that come in pairs +p, -p makes the two rows of a pair
-    differ in the signs of every other coefficient only (or, in a transposed matrix, two columns): what they share is
-    computed once.
+    Interpolation at points that come in pairs +p, -p makes the two rows of a pair differ in the signs of every other
+    coefficient only (or, in a transposed matrix, two columns): what they share is computed once.
     """
 
     @intrinsic

@@ -109,8 +109,8 @@ def _transform(
 
 SIZES = {2: (3, 4, 5, 7), 3: (2, 3, 4, 5, 6), 4: (3, 4, 5), 5: (2, 4)}  # m by r
 
-# Cost model, in register-wide multiply-adds. BYTES_PER_FMA, TRANSFORM and HIDE are measured: bench/choices.py has other
-# values beside them. The others are chosen, so that the model follows what single layers took.
+# Cost model, in register-wide multiply-adds. BYTES_PER_FMA and TRANSFORM are measured: bench/choices.py has other
+# values beside them. The others are chosen, so that the model follows what single layers took; it tries others of HIDE.
 BYTES_PER_FMA = 2.5  # bytes of weights that arrive from beyond the second-level cache during one multiply-add
 AGAIN = 0.1  # as a part, what it takes to read them again: they have come closer, and products hide the rest
 HIDE = 5  # how well products and the weights they wait for hide each other: 1 not at all, and the more the better
