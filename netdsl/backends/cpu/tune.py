@@ -32,7 +32,7 @@ from netdsl.passes import rewrite
 LEAST_GAIN = 0.03  # chosen: two runs of the same differ by about as much
 WARM_UP = 2  # chosen: rounds that do not count
 # m + r - 1 of algorithms tried; those with more, whose error is larger, only where the model chose them
-MOST_POINTS = 6
+MOST_POINTS = 7
 
 Timer = Callable[[Workspace, int | None], float]  # seconds of a row of a workspace's table, or (None) of all
 

@@ -77,8 +77,7 @@ def make_conv(
             first_stripe, last_stripe = stripes * band // bands, stripes * next_band // bands
             passes = max(1, (last_stripe - first_stripe) * ((width + rows - 1) // rows))
             pace = step if ahead != 0 else (step + passes - 1) // passes
-            first_group = groups * chunk // chunks
-            for g in range(first_group, groups * (chunk + 1) // chunks):
+            for g in range(groups * chunk // chunks, groups * (chunk + 1) // chunks):
                 valid = min(cols, blocks - g * cols)
                 for t0 in range(0, max(1, n_taps), span):
                     t1 = min(n_taps, t0 + span)

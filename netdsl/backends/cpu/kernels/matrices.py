@@ -5,14 +5,15 @@ n^2 products instead of r^2 m^2 (Lavin and Gray, arXiv:1509.09308). One point is
 its highest coefficient. The others come in pairs +p, -p, so that two rows of B^T, or two columns of A^T, are what they
 share plus and minus the rest; an odd number of them has 0 as well.
 
-Error grows with n and depends on the points (Barabasz et al., arXiv:1803.10986): those for n = 5 and 7 had the least
-among pairs of small fractions.
+Error grows with n and depends on the points (Barabasz et al., arXiv:1803.10986): those for n = 5 and 7 are eighths that
+were chosen because theirs is small.
 """
 
 from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import cache
 
 Matrix = list[list[Fraction]]
 
@@ -40,6 +41,7 @@ def inputs(n: int) -> Matrix:
     return [[*_product([q for q in known if q != p]), Fraction(0)] for p in known] + [_product(known)]
 
 
+@cache
 def weight(m: int, r: int) -> Matrix:
     """G, n x r: what turns a row of the filter into values at the points."""
     known = points(m + r - 1)
