@@ -272,3 +272,27 @@ def test_nan_goes_where_the_definition_says_and_nowhere_after(name: str) -> None
     assert np.isnan(expected).any()
     np.testing.assert_array_equal(np.isnan(program([ill])[0]), np.isnan(expected))
     assert np.array_equal(program([x])[0], before)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("end", ["relu", "tanh"])
+@pytest.mark.parametrize(("width", "channels"), [(9, 20), (19, 40), (19, 500), (29, 33), (14, 16), (3, 16)])
+def test_pixels_are_counted_through_rows_that_do_not_touch(width: int, channels: int, end: str, threads: int) -> None:
+    """A 1x1's outputs, and what is added to them, have zeros around; rows are not whole tiles, or narrower than one."""
+    text = f"""netdsl 1
+net rows {{
+  input x {channels}x5x{width}
+  a: conv 70 1x1
+  conv 70 3x3 pad=1 groups=70 | conv 70 1x1 | add a | {end}
+  conv 70 3x3 pad=1 groups=70
+}}
+"""
+    graph = build(text)
+    weights = random_weights(graph, 0)
+    x = np.random.default_rng(0).standard_normal((3, channels, 5, width)).astype(np.float32)
+    (expected,) = reference.run(graph, weights, [x])
+    program = cpu.lower(graph, weights, threads, exact=True)
+    found = program([x])[0]
+    assert np.abs(found - expected).max() <= 3e-6 * np.abs(expected).max()
+    turns = [s.arguments["turn"] for s in program.plan(1).steps if s.kernel.factory == "conv"]
+    assert (width in turns) == (width in (19, 29)) or WIDTH != 16

@@ -151,18 +151,20 @@ def _emit_conv(
 ) -> None:  # fmt: skip
     """`part` of a node's work: what `weight` gives, its outputs from `first` on."""
     pointwise = taps == Taps((0,), (0,)) and stride == (1, 1)
-    views = [x, y] + ([end.residual] if end.residual else [])
-    flat = pointwise and all(v.rows_touch for v in views)
-    tile = tile_for(x.height * x.width, y.blocks) if flat else tile_for(y.width, y.blocks, y.height)
+    pixels, outputs = y.height * y.width, [y, end.residual] if end.residual else [y]
+    by_rows, through = tile_for(y.width, y.blocks, y.height), tile_for(pixels, y.blocks)
+    touch, uneven = all(v.rows_touch for v in outputs), y.width % by_rows.rows > 0
+    flat = pointwise and x.rows_touch and (touch or (uneven and y.width >= through.rows))
+    tile = through if flat else by_rows
     height, width, last = y.height, y.width, y.width
     rows = {"x": stride[0] * x.row, "y": y.row, "r": end.residual.row if end.residual else 0}
     if flat:  # count pixels through, in lines of a few tiles, or of one where there would be too few lines
-        pixels = y.height * y.width
         tiles = max(1, min(4, plan.images * pixels // (tile.rows * wanted(plan.threads))))
         width = min(pixels, tiles * tile.rows)
         height = math.ceil(pixels / width)
         last = pixels - (height - 1) * width
         rows = {"x": width * x.pixel, "y": width * y.pixel, "r": width * end.residual.pixel if end.residual else 0}
+    turn = y.width if flat and not touch else 0
     packed = pack_conv(weight, groups, x, tile.cols, taps)
     key = (node.path, first, y.channels, tile.cols)  # other batch sizes may cut the outputs in another way
     data = plan.bank.pack((*key, part, packed.lanes), lambda: packed.values(plan.bank.empty))
@@ -177,27 +179,35 @@ def _emit_conv(
         min(plan.threads, 64),
     )
     _emit_tiles(plan, node, tile, x, y, end, work, stride[1] * x.block, packed, data, bias, share, rows,
-                (plan.images, height, width, last))  # fmt: skip
+                (plan.images, height, width, last), turn)  # fmt: skip
 
 
 def _emit_tiles(
     plan: Planner, node: Node, tile: TileShape, x: View, y: View, end: Epilogue, work: int, pixel: int,
     packed: PackedConv, data: Data, bias: Data, share: Share, rows: dict[str, int], size: tuple[int, int, int, int],
+    turn: int = 0,
 ) -> None:  # fmt: skip
     images, height, width, last = size
     r = end.residual
+    shape = tile.lines, tile.rows, tile.cols, pixel
     span, ahead = _span(packed, images * height * width > tile.rows * tile.lines)
     plan.emit(
-        Kernel("conv", "conv", (tile.lines, tile.rows, tile.cols, pixel, end.function, packed.stored)), node, work,
+        Kernel("conv", "conv", (*shape, end.function, packed.stored, "turns" if turn else None)), node, work,
         share.bands * share.chunks, x=Address(x), w=data, bias=bias, zeros=floats(*[0.0] * tile.cols * WIDTH),
         taps=table(packed.offsets), n_taps=len(packed.offsets), run=packed.run, span=span, ahead=ahead,
         group_offsets=table(packed.group_offsets), y=Address(y), r=Address(r) if r else 0, limits=end.limits,
         images=images, groups=len(packed.group_offsets), blocks=y.blocks, bands=share.bands, chunks=share.chunks,
-        together=share.together, height=height, width=width, last_width=last, x_image=x.image, x_row=rows["x"],
-        w_group=len(packed.offsets) * packed.run * packed.outputs * packed.weight_bytes,
-        y_image=y.image, y_plane=y.plane, y_row=rows["y"], y_pixel=y.pixel,
+        together=share.together, height=height, width=width, last_width=last, turn=turn, x_image=x.image,
+        x_row=rows["x"], w_group=len(packed.offsets) * packed.run * packed.outputs * packed.weight_bytes,
+        y_image=y.image, y_plane=y.plane, y_row=rows["y"], y_pixel=y.pixel, y_gap=_gap(y),
         r_image=r.image if r else 0, r_plane=r.plane if r else 0, r_row=rows["r"], r_pixel=r.pixel if r else 0,
+        r_gap=_gap(r) if r else 0,
     )  # fmt: skip
+
+
+def _gap(view: View) -> int:
+    """Bytes from a row's end to the next row's start."""
+    return view.row - view.width * view.pixel
 
 
 def _span(packed: PackedConv, passes: bool) -> tuple[int, int]:

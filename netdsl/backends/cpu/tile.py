@@ -69,7 +69,8 @@ class Tile:
     put(t, at, ...)               store the tile
     put_first(t, at, row, lanes)  store rows `row` bytes apart whose vectors touch: `lanes` floats of each (one line)
 
-    add_from and put take (line, row, col) in bytes and how many lines, rows and columns are real.
+    add_from and put take (line, row, col) in bytes, how many lines, rows and columns are real, and (split, gap): rows
+    from `split` on, at least 1, lie `gap` bytes further away.
     """
 
     rows: int
@@ -220,8 +221,9 @@ class Tile:
 
         @intrinsic
         def add_from(
-            typingctx: Any, t: Any, at: Any, line: Any, row: Any, col: Any, lines: Any, rows: Any, cols: Any
-        ) -> Any:
+            typingctx: Any, t: Any, at: Any, line: Any, row: Any, col: Any,
+            lines: Any, rows: Any, cols: Any, split: Any, gap: Any,
+        ) -> Any:  # fmt: skip
             def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
                 zeros = emit_room(builder)
                 sums = []
@@ -242,7 +244,7 @@ class Tile:
                     out.add_incoming(total, block)
                 return out
 
-            return kind(kind, *[types.intp] * 7), codegen
+            return kind(kind, *[types.intp] * 9), codegen
 
         return add_from
 
@@ -269,8 +271,9 @@ class Tile:
 
         @intrinsic
         def put(
-            typingctx: Any, t: Any, at: Any, line: Any, row: Any, col: Any, lines: Any, rows: Any, cols: Any
-        ) -> Any:
+            typingctx: Any, t: Any, at: Any, line: Any, row: Any, col: Any,
+            lines: Any, rows: Any, cols: Any, split: Any, gap: Any,
+        ) -> Any:  # fmt: skip
             def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
                 nowhere = emit_room(builder)
                 with builder.if_else(_is_whole(builder, shape, args[5:]), likely=True) as ways:
@@ -280,7 +283,7 @@ class Tile:
                                 builder.store(builder.extract_value(args[0], k), place).align = 4
                 return context.get_dummy_value()
 
-            return types.void(kind, *[types.intp] * 7), codegen
+            return types.void(kind, *[types.intp] * 9), codegen
 
         return put
 
@@ -305,10 +308,11 @@ class Tile:
         return put_first
 
 
-def _is_whole(builder: Any, shape: tuple[int, int, int], real: Any) -> Any:
-    """Whether every vector of a tile is real."""
+def _is_whole(builder: Any, shape: tuple[int, int, int], args: Any) -> Any:
+    """Whether every vector of a tile is real, and no gap lies between its rows."""
+    *real, split, _ = args
     whole = ir.Constant(ir.IntType(1), 1)
-    for count, most in zip(real, shape, strict=True):
+    for count, most in zip((*real, split), (*shape, shape[1]), strict=True):
         whole = builder.and_(whole, builder.icmp_signed(">=", count, ir.Constant(I64, most)))
     return whole
 
@@ -316,12 +320,15 @@ def _is_whole(builder: Any, shape: tuple[int, int, int], real: Any) -> Any:
 def _cells(builder: Any, shape: tuple[int, int, int], args: Any, elsewhere: Any) -> Any:
     """For each vector of a tile: its number, and a pointer to it, or `elsewhere` where it is not real.
 
-    elsewhere  None where all are known to be real: no test is left
+    elsewhere  None where all are known to be real and no gap lies between them: no test is left
     """
-    at, steps, real = args[0], args[1:4], args[4:7]
+    at, steps, real, (split, gap) = args[0], args[1:4], args[4:7], args[7:9]
     axes = list(zip(steps, real, shape, strict=True))
     away = [[builder.mul(step, ir.Constant(I64, i)) for i in range(most)] for step, _, most in axes]
     real = [[builder.icmp_signed("<", ir.Constant(I64, i), n) for i in range(most)] for _, n, most in axes]
+    if elsewhere is not None:
+        before = [builder.icmp_signed("<", ir.Constant(I64, i), split) for i in range(shape[1])]
+        away[1] = [builder.select(b, a, builder.add(a, gap)) for b, a in zip(before, away[1], strict=True)]
     for k, place in enumerate(itertools.product(*map(range, shape))):
         address = at
         for i, offsets in zip(place, away, strict=True):

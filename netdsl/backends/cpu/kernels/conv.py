@@ -24,30 +24,56 @@ def _finish(tile: Tile, function: str | None) -> Any:
     if function is None:
 
         @leaf
-        def finish(acc, y, y_row, y_pixel, y_plane, lines, rows, cols, low, high, a, last):  # type: ignore[no-untyped-def]
+        def finish(  # type: ignore[no-untyped-def]
+            acc, y, y_row, y_pixel, y_plane, lines, rows, cols, split, gap, low, high, a, last
+        ):
             if last:
                 acc = clamp(acc, low, high)
-            put(acc, y, y_row, y_pixel, y_plane, lines, rows, cols)
+            put(acc, y, y_row, y_pixel, y_plane, lines, rows, cols, split, gap)
 
         return finish
     apply = FUNCTIONS[function]
 
     @leaf
-    def finish_with(acc, y, y_row, y_pixel, y_plane, lines, rows, cols, low, high, a, last):  # type: ignore[no-untyped-def]
-        put(acc, y, y_row, y_pixel, y_plane, lines, rows, cols)
+    def finish_with(  # type: ignore[no-untyped-def]
+        acc, y, y_row, y_pixel, y_plane, lines, rows, cols, split, gap, low, high, a, last
+    ):
+        put(acc, y, y_row, y_pixel, y_plane, lines, rows, cols, split, gap)
         if last:
             for n in range(cols):
                 for line in range(lines):
                     for m in range(rows):
-                        at = y + line * y_row + m * y_pixel + n * y_plane
+                        at = y + line * y_row + m * y_pixel + n * y_plane + (gap if m >= split else 0)
                         store(at, apply(load(at), a))
 
     return finish_with
 
 
+def _rows_of(rows: int, turns: bool) -> tuple[Any, Any]:
+    """Where tiles of `rows` pixels lie that are counted through a map: the row, and how many pixels are left there.
+
+    first(at, turn)             of the tile that begins with pixel `at`, in rows of `turn` pixels
+    after(number, left, turn)   of the tile that follows one with these
+    """
+    if not turns:
+        return leaf(lambda at, turn: (0, rows)), leaf(lambda number, left, turn: (0, rows))
+
+    @leaf
+    def first(at, turn):  # type: ignore[no-untyped-def]
+        number = at // turn
+        return number, (number + 1) * turn - at
+
+    @leaf
+    def after(number, left, turn):  # type: ignore[no-untyped-def]
+        return (number, left - rows) if left > rows else (number + 1, left - rows + turn)
+
+    return first, after
+
+
 def make_conv(
-    lines: int, rows: int, cols: int, pixel: int, function: str | None, stored: str | None = None
-) -> Callable[..., None]:
+    lines: int, rows: int, cols: int, pixel: int, function: str | None, stored: str | None = None,
+    turns: str | None = None,
+) -> Callable[..., None]:  # fmt: skip
     """A tile of lines x rows output pixels x cols channel blocks; neighbours' inputs lie `pixel` floats apart.
 
     Weights are `stored` as "float16" or "bfloat16" and widened as they are read, or as float32 (None).
@@ -55,16 +81,20 @@ def make_conv(
     The taps are taken `span` at a time over all pixels of a band, sums waiting in y meanwhile, so that weights stay in
     the first-level cache from one pass to the next. What is needed next is asked for early: the next tile's inputs;
     weights `ahead` bytes before their use, or, with `ahead` 0, the next span's in the course of all passes.
+
+    turns   "turns" where pixels are counted through rows of `turn`, at least `rows`, that do not touch: `y_gap` bytes
+            lie between those of the outputs, `r_gap` between those of what is added
     """
     tile = Tile(rows, cols, pixel, lines, stored)
     start, outer, ask, ask_for, add_from = tile.start, tile.outer, tile.ask, tile.ask_for(), tile.add_from
     finish = _finish(tile, function)
+    first_row, next_row = _rows_of(rows, turns is not None)
     step, biases = tile.weight_bytes, cols * VECTOR_BYTES
 
     def conv(  # type: ignore[no-untyped-def]
         begin, end, parts, x, w, bias, zeros, taps, n_taps, run, span, ahead, group_offsets, y, r, limits,
-        images, groups, blocks, bands, chunks, together, height, width, last_width,
-        x_image, x_row, w_group, y_image, y_plane, y_row, y_pixel, r_image, r_plane, r_row, r_pixel,
+        images, groups, blocks, bands, chunks, together, height, width, last_width, turn,
+        x_image, x_row, w_group, y_image, y_plane, y_row, y_pixel, y_gap, r_image, r_plane, r_row, r_pixel, r_gap,
     ):  # fmt: skip
         lowest, highest, a = broadcast(limits), broadcast(limits + 4), broadcast(limits + 8)
         down = (height + lines - 1) // lines
@@ -84,9 +114,9 @@ def make_conv(
                     last = t1 == n_taps
                     begin = bias + g * biases if t0 == 0 else zeros
                     # what is added before the products: the residual, or the sums so far
-                    before, b_image, b_plane, b_row, b_pixel = r, r_image, r_plane, r_row, r_pixel
+                    before, b_image, b_plane, b_row, b_pixel, b_gap = r, r_image, r_plane, r_row, r_pixel, r_gap
                     if t0 != 0:
-                        before, b_image, b_plane, b_row, b_pixel = y, y_image, y_plane, y_row, y_pixel
+                        before, b_image, b_plane, b_row, b_pixel, b_gap = y, y_image, y_plane, y_row, y_pixel, y_gap
                     ws = w + g * w_group + t0 * run * step
                     size = (t1 - t0) * run * step
                     soon = ws + (ahead if ahead != 0 else size)
@@ -99,11 +129,13 @@ def make_conv(
                         bg = before + image * b_image + p * b_row + g * cols * b_plane
                         tall = min(lines, height - p)
                         here = width if p < height - 1 else last_width
+                        number, left = first_row(p * width, turn)
                         for q in range(0, here, rows):
                             wide = min(rows, here - q)
                             acc = start(begin)
                             if before != 0:
-                                acc = add_from(acc, bg + q * b_pixel, b_row, b_pixel, b_plane, tall, wide, valid)
+                                bt = bg + q * b_pixel + number * b_gap
+                                acc = add_from(acc, bt, b_row, b_pixel, b_plane, tall, wide, valid, left, b_gap)
                             origin = xg + 4 * q * pixel
                             wt = ws
                             if ahead != 0:
@@ -118,8 +150,12 @@ def make_conv(
                                     acc = outer(acc, xt, x_row, wt)
                                     xt += 4
                                     wt += step
-                            yt = yg + q * y_pixel
-                            finish(acc, yt, y_row, y_pixel, y_plane, tall, wide, valid, lowest, highest, a, last)
+                            yt = yg + q * y_pixel + number * y_gap
+                            finish(
+                                acc, yt, y_row, y_pixel, y_plane, tall, wide, valid, left, y_gap,
+                                lowest, highest, a, last,
+                            )  # fmt: skip
+                            number, left = next_row(number, left, turn)
 
     return conv
 
@@ -157,7 +193,7 @@ def make_depthwise(rows: int, pixel: int, taps: int, apart: int, function: str |
                     rt = rb + p * r_row + q * r_pixel if r != 0 else 0
                     wide = min(rows, width - q)
                     if r != 0:
-                        acc = add_from(acc, rt, r_row, r_pixel, r_plane, 1, wide, 1)
-                    finish(acc, yt, y_row, y_pixel, y_plane, 1, wide, 1, low, high, a, True)
+                        acc = add_from(acc, rt, r_row, r_pixel, r_plane, 1, wide, 1, rows, 0)
+                    finish(acc, yt, y_row, y_pixel, y_plane, 1, wide, 1, rows, 0, low, high, a, True)
 
     return depthwise

@@ -24,7 +24,7 @@ def make_multiply_adds(chains: int) -> Callable[..., None]:
         sums = start(out)
         for _ in range(steps * begin // parts, steps * end // parts):
             sums = add(sums, out, out)
-        put(sums, out + (thread + 1) * chains * VECTOR_BYTES, 0, 0, VECTOR_BYTES, 1, 1, chains)
+        put(sums, out + (thread + 1) * chains * VECTOR_BYTES, 0, 0, VECTOR_BYTES, 1, 1, chains, 1, 0)
 
     return multiply_adds
 
@@ -40,6 +40,6 @@ def make_read(chains: int) -> Callable[..., None]:
         sums = start(at)
         for s in range(steps * begin // parts, steps * end // parts):
             sums = add(sums, x + s * stride, at)
-        put(sums, at, 0, 0, VECTOR_BYTES, 1, 1, chains)
+        put(sums, at, 0, 0, VECTOR_BYTES, 1, 1, chains, 1, 0)
 
     return read

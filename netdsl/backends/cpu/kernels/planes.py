@@ -33,13 +33,13 @@ INFINITY = np.float32(np.inf)
 
 def _finish(tile: Tile, function: str | None) -> Any:
     """The epilogue: residual, limits, store; then, while the tile is in L1, an elementwise function over it."""
-    add_from, clamp, put = tile.add_from, tile.clamp, tile.put_first
+    add_from, clamp, put, most = tile.add_from, tile.clamp, tile.put_first, tile.rows
     if function is None:
 
         @leaf
         def finish(acc, y, y_plane, r, r_plane, planes, vectors, lanes, low, high, a):  # type: ignore[no-untyped-def]
             if r != 0:
-                acc = add_from(acc, r, 0, r_plane, VECTOR_BYTES, 1, planes, vectors)
+                acc = add_from(acc, r, 0, r_plane, VECTOR_BYTES, 1, planes, vectors, most, 0)
             put(clamp(acc, low, high), y, y_plane, lanes)
 
         return finish
@@ -48,7 +48,7 @@ def _finish(tile: Tile, function: str | None) -> Any:
     @leaf
     def finish_with(acc, y, y_plane, r, r_plane, planes, vectors, lanes, low, high, a):  # type: ignore[no-untyped-def]
         if r != 0:
-            acc = add_from(acc, r, 0, r_plane, VECTOR_BYTES, 1, planes, vectors)
+            acc = add_from(acc, r, 0, r_plane, VECTOR_BYTES, 1, planes, vectors, most, 0)
         put(acc, y, y_plane, lanes)
         for k in range(planes):
             for n in range(vectors):

@@ -173,11 +173,11 @@ def make_winograd(
                                 pt = product + t * VECTOR_BYTES
                                 acc = start(zeros)
                                 if begin != lane0:
-                                    acc = add_from(acc, pt, 0, VECTOR_BYTES, v_block, 1, wide, cols)
+                                    acc = add_from(acc, pt, 0, VECTOR_BYTES, v_block, 1, wide, cols, rows, 0)
                                 vt = v + e * v_cell + b0 * v_block + t * VECTOR_BYTES
                                 acc = multiply(acc, vt, v_block, ws, soon, pace, begin, stop)
                                 soon += pace * (stop - begin)
-                                put(acc, pt, 0, VECTOR_BYTES, v_block, 1, wide, cols)
+                                put(acc, pt, 0, VECTOR_BYTES, v_block, 1, wide, cols, rows, 0)
                             ws += (stop - begin) * step
                 for k in range(g0 * cols, min(blocks, g1 * cols)):
                     lift = load(bias + k * VECTOR_BYTES)
