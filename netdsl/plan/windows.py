@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from netdsl.ops.conv import Conv
 from netdsl.ops.deconv import Deconv
 from netdsl.ops.pool import AvgPool
+from netdsl.tensor import TensorType
 
 Ranges = list[tuple[int, int]]  # first row (or column) of each window, and the one after its last
 
@@ -41,3 +43,26 @@ def deconv_phases(op: Deconv, axis: int, out: int) -> list[tuple[int, list[int],
         offsets = [(a + pad - r * dilation) // stride for r in cells]
         phases.append((len(range(a, out, stride)), cells, offsets))
     return phases
+
+
+def deconv_convs(op: Deconv, x: TensorType) -> dict[tuple[int, int], Conv]:
+    """Each phase (a, b) of a transposed convolution as a convolution of stride 1, with a padding of its own.
+
+    Empty where phases have kernels of several sizes, or one has no outputs, or where they are no plain convolutions
+    (groups, dilation, cells that are cut away).
+    """
+    y = op.infer(x)
+    uneven = any(r % s or n < s for r, s, n in zip(op.kernel, op.stride, (y.height, y.width), strict=True))
+    if uneven or op.groups > 1 or op.dilation != (1, 1):
+        return {}
+    sides = []
+    for axis in (0, 1):
+        length = x.shape[1 + axis]
+        phases = deconv_phases(op, axis, y.shape[1 + axis])
+        sides.append([(len(cells), -offsets[0], count + offsets[-1] - length) for count, cells, offsets in phases])
+    convs = {
+        (a, b): Conv(op.features, (r, s), pad=(top, left, bottom, right))
+        for a, (r, top, bottom) in enumerate(sides[0])
+        for b, (s, left, right) in enumerate(sides[1])
+    }
+    return convs if all(min(conv.pad) >= 0 for conv in convs.values()) else {}

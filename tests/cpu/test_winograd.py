@@ -17,6 +17,7 @@ from netdsl.backends.cpu.phases import Phases
 from netdsl.backends.cpu.tiles import tile_for, wanted
 from netdsl.backends.cpu.winograd import depth_of, phases_of, ways_to_run, winograd_cut, winograd_size
 from netdsl.ops.conv import Conv
+from netdsl.ops.deconv import Deconv
 from netdsl.tensor import TensorType
 from netdsl.weights import random_weights
 from shapes import graph_of, random_params
@@ -55,7 +56,7 @@ def test_every_size_agrees_with_the_definition(
     agrees(monkeypatch, Conv(k, (r, r), pad=(pad + r // 2 - 1,) * 4), (c, h, w), batch, m)
 
 
-def agrees(monkeypatch: pytest.MonkeyPatch, op: Conv, shape: tuple[int, int, int], batch: int, m: int) -> None:
+def agrees(monkeypatch: pytest.MonkeyPatch, op: Conv | Deconv, shape: tuple[int, int, int], batch: int, m: int) -> None:
     """Assert that F(m x m, r x r) computes a convolution within its error, and each number of threads the same."""
     monkeypatch.setattr(demands, "winograd_size", lambda op, x, images, alone: m)
     kind = (TensorType(shape),)
@@ -96,6 +97,49 @@ def test_strided_convolutions_are_sums_over_phases(
 ) -> None:  # fmt: skip
     features, kernel, stride, pad = layer
     agrees(monkeypatch, Conv(features, (kernel, kernel), (stride, stride), pad), shape, batch, m)
+
+
+TRANSPOSED = [  # m, (features, kernel, stride, padding: top, left, bottom, right; more at the end), (C, H, W), batch
+    (4, (33, 4, 2, (1, 1, 1, 1), 0), (40, 7, 9), 2), (3, (16, 4, 2, (0, 1, 1, 0), 0), (16, 5, 4), 1),
+    (5, (20, 6, 3, (1, 1, 1, 1), 0), (17, 6, 11), 3), (2, (48, 6, 2, (2, 2, 2, 2), 1), (32, 9, 8), 1),
+    (7, (16, 4, 2, (1, 0, 0, 1), 0), (24, 1, 2), 2), (3, (24, 3, 1, (1, 1, 1, 1), 0), (16, 8, 8), 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("m", "layer", "shape", "batch"), TRANSPOSED, ids=str)
+def test_transposed_convolutions_are_one_for_each_phase(
+    monkeypatch: pytest.MonkeyPatch, m: int, layer: tuple[int, int, int, tuple[int, int, int, int], int],
+    shape: tuple[int, int, int], batch: int,
+) -> None:  # fmt: skip
+    features, kernel, stride, pad, extra = layer
+    op = Deconv(features, (kernel, kernel), (stride, stride), pad, (extra, extra))
+    agrees(monkeypatch, op, shape, batch, m)
+
+
+@pytest.mark.parametrize(
+    "op", [Deconv(64, (3, 3), (2, 2), (1,) * 4), Deconv(64, (4, 4), (2, 2), groups=2), Deconv(64, (2, 2), (2, 2)),
+           Deconv(64, (4, 4), (2, 1)), Deconv(64, (4, 4), (2, 2), dilation=(2, 2)), Deconv(9, (4, 4), (2, 2), (6,) * 4)]
+)  # fmt: skip
+def test_only_even_phases_qualify(op: Deconv) -> None:
+    assert winograd_size(op, TensorType((64, 28, 28)), 1) == 0
+    assert winograd_size(Deconv(64, (4, 4), (2, 2), (1,) * 4), TensorType((64, 28, 28)), 1)
+
+
+def test_phases_of_a_transposed_convolution_are_added_to_a_residual(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demands, "winograd_size", lambda op, x, images, alone: 4 if isinstance(op, Deconv) else 0)
+    text = """netdsl 1
+net up {
+  input x 32x14x18
+  a: conv 32 1x1
+  maxpool 2x2 | deconv 32 4x4 stride=2 pad=1 | add a | tanh
+}
+"""
+    graph = netdsl.build(text)
+    weights, x = random_weights(graph, 0), np.random.default_rng(0).standard_normal((2, 32, 14, 18)).astype(np.float32)
+    (expected,) = reference.run(graph, weights, [x])
+    program = cpu.lower(graph, weights, 2)
+    assert factories(program).count("winograd") == 4 and "add" not in factories(program)
+    assert np.abs(program([x])[0] - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (3, 2), (4, 2), (4, 3), (7, 2), (9, 3), (11, 4)])

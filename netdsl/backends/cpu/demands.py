@@ -43,7 +43,7 @@ def _sizes(graph: Graph, together: Sequence[int], images: int, measured: Mapping
     """As `winograd_sizes`, where so many images go through each node together and its weights are read each time."""
     sizes = {}
     for i, node in enumerate(graph.nodes):
-        if isinstance(node.op, Conv):
+        if isinstance(node.op, Conv | Deconv):
             x, alone = graph.nodes[node.inputs[0]].type, reads_alone(graph, i)
             m = measured.get(geometry(node.op, x, images))
             known = m in ways_to_run(node.op, x, alone)
@@ -63,7 +63,7 @@ def halos(graph: Graph, winograd: Mapping[int, int]) -> list[Halo]:
     """For each node, the zeros that its readers want around its result."""
     found = [NO_HALO] * len(graph.nodes)
     for i, node in enumerate(graph.nodes):
-        if isinstance(node.op, Conv) and i in winograd:
+        if isinstance(node.op, Conv | Deconv) and i in winograd:
             need = winograd_halo(node.op, winograd[i], graph.nodes[node.inputs[0]].type)
         elif isinstance(node.op, Conv):
             need = node.op.pad

@@ -27,7 +27,7 @@ from netdsl.graph.ir import Node
 from netdsl.ops.conv import Conv
 from netdsl.ops.deconv import Deconv
 from netdsl.ops.dense import Dense
-from netdsl.plan.windows import deconv_phases
+from netdsl.plan.windows import deconv_convs, deconv_phases
 
 F32 = NDArray[np.float32]
 
@@ -63,7 +63,8 @@ def lower_conv(plan: Planner, index: int) -> None:
         emit_depthwise(plan, node, op, x, y, end, work)
         return
     if index in plan.winograd:
-        emit_winograd(plan, node, plan.winograd[index], x, y, end, work, SPAN_BYTES)
+        rows = partial(plan.bank.rows, node, "weight")
+        emit_winograd(plan, node, op, rows, plan.winograd[index], x, y, end, work, SPAN_BYTES)
         return
     weight = LazyWeight(node.weights["weight"].shape, lambda: plan.bank.rows(node, "weight"))
     _emit_conv(plan, node, weight, op.groups, op.stride, x, y, taps_of(op), end, work)
@@ -103,17 +104,21 @@ def lower_deconv(plan: Planner, index: int) -> None:
     work = plan.graph.node_macs(node) * plan.images
     y = plan.output(index, work)
     end = epilogue(plan, node)
+    convs = deconv_convs(op, plan.graph.nodes[node.inputs[0]].type)
     down = deconv_phases(op, 0, y.height)
     across = deconv_phases(op, 1, y.width)
     for a, (height, cells_h, offsets_h) in enumerate(down):
         for b, (width, cells_w, offsets_w) in enumerate(across):
             if height and width:
                 cells = partial(_phase_weight, plan, node, op, cells_h, cells_w)
-                part = LazyWeight((k, per_group, len(cells_h), len(cells_w)), cells)
-                taps = Taps(tuple(offsets_h), tuple(offsets_w))
                 phase = _every(y, op.stride, a, b, height, width)
                 moved = replace(end, residual=end.residual and _every(end.residual, op.stride, a, b, height, width))
                 share = work // (op.stride[0] * op.stride[1])
+                if m := plan.winograd.get(index):
+                    emit_winograd(plan, node, convs[a, b], cells, m, x, phase, moved, share, SPAN_BYTES, f"{a}.{b}")
+                    continue
+                part = LazyWeight((k, per_group, len(cells_h), len(cells_w)), cells)
+                taps = Taps(tuple(offsets_h), tuple(offsets_w))
                 _emit_conv(plan, node, part, op.groups, (1, 1), x, phase, taps, moved, share, f"{a}.{b}")
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
+from netdsl.backends.cpu.bank import Rows
 from netdsl.backends.cpu.epilogue import Epilogue, bias_of
 from netdsl.backends.cpu.jit import Kernel
 from netdsl.backends.cpu.mailbox import LINE
@@ -14,7 +16,7 @@ from netdsl.backends.cpu.planner import Planner
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.tiles import tile_for
 from netdsl.backends.cpu.views import Address, Data, Port, View, layout, table
-from netdsl.backends.cpu.winograd import depth_of, pack_winograd, phase_size, phases_of, winograd_cut
+from netdsl.backends.cpu.winograd import F32, depth_of, pack_winograd, phase_size, phases_of, winograd_cut
 from netdsl.graph.ir import Node
 from netdsl.ops.conv import Conv
 from netdsl.tensor import TensorType
@@ -26,29 +28,33 @@ def _whole_lines(size: int) -> int:
 
 
 def emit_winograd(
-    plan: Planner, node: Node, m: int, x: View, y: View, end: Epilogue, work: int, span_bytes: int
-) -> None:
-    """A convolution by F(m x m, r x r). span_bytes  of weights that are taken together, over all patches."""
-    op, kind = node.op, plan.graph.nodes[node.inputs[0]].type
-    assert isinstance(op, Conv)
+    plan: Planner, node: Node, op: Conv, weight: Callable[[], F32 | Rows], m: int, x: View, y: View, end: Epilogue,
+    work: int, span_bytes: int, part: str = "",
+) -> None:  # fmt: skip
+    """A convolution by F(m x m, r x r): a node's, or that of a `part` of its outputs.
+
+    span_bytes  of weights that are taken together, over all patches
+    """
+    kind = plan.graph.nodes[node.inputs[0]].type
     phases, depth = phases_of(op), depth_of(op, kind, m)
     down, across, side = math.ceil(y.height / m), math.ceil(y.width / m), m + phases.taps - 1
     cut = winograd_cut(depth, y.blocks, plan.images * down * across, plan.threads)
     tile, patches = tile_for(cut.patches, y.blocks), cut.patches
     pieces, groups = math.ceil(plan.images * down * across / patches), math.ceil(y.blocks / tile.cols)
     data = plan.bank.pack(
-        (node.path, "winograd", m, tile.cols),
-        lambda: pack_winograd(plan.bank.rows(node, "weight"), phases, m, depth, tile.cols, plan.bank.empty),
+        (node.path, part, "winograd", m, tile.cols),
+        lambda: pack_winograd(weight(), phases, m, depth, tile.cols, plan.bank.empty),
     )
     cells, vector, r = side**2, 4 * WIDTH, end.residual
     room = LINE + _whole_lines(vector * (2 * cells + cells * (depth.blocks + tile.cols * cut.together) * patches + 32))
     corner, stride, places = _phase_places(op, x, in_lanes(kind))
     products = [(*lanes, start * tile.cols * vector) for lanes, start in zip(depth.live, depth.starts, strict=False)]
     products_of = "lanes" if any(lane % WIDTH for lanes in depth.live for lane in lanes) else None
+    apart = y.pixel // vector if y.pixel != vector else None
     plan.emit(
-        Kernel("winograd", "winograd", (m, phases.taps, tile.rows, tile.cols, end.function, products_of)), node, work,
-        pieces * cut.chunks, x=Address(x, corner), places=table(places), u=data, live=table([*products, (0, 0, 0)]),
-        u_tile=depth.starts[-1] * tile.cols * vector,
+        Kernel("winograd", "winograd", (m, phases.taps, tile.rows, tile.cols, end.function, products_of, apart)), node,
+        work, pieces * cut.chunks, x=Address(x, corner), places=table(places), u=data,
+        live=table([*products, (0, 0, 0)]), u_tile=depth.starts[-1] * tile.cols * vector,
         bias=plan.bank.pack((node.path, "bias", 1), lambda: bias_of(plan, node, y.channels, 1)),
         y=Address(y), r=Address(r) if r else 0, limits=end.limits, zeros=Data(np.zeros(tile.cols * WIDTH, np.float32)),
         scratch=Address(plan.thread_scratch(room)), scratch_bytes=room, images=plan.images, down=down, across=across,

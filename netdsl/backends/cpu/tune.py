@@ -27,6 +27,7 @@ from netdsl.backends.cpu.threads import available_threads, team
 from netdsl.backends.cpu.winograd import phases_of, ways_to_run
 from netdsl.graph.ir import Graph
 from netdsl.ops.conv import Conv
+from netdsl.ops.deconv import Deconv
 from netdsl.passes import rewrite
 
 LEAST_GAIN = 0.03  # chosen: two runs of the same differ by about as much
@@ -128,7 +129,7 @@ class Bench:
         self.where = {
             i: tuned.geometry(node.op, x, self.images)
             for i, node in enumerate(graph.nodes)
-            if isinstance(node.op, Conv)
+            if isinstance(node.op, Conv | Deconv)
             and len(ways_to_run(node.op, x := graph.nodes[node.inputs[0]].type, reads_alone(graph, i))) > 1
         }
         rng = np.random.default_rng(0)
@@ -139,7 +140,7 @@ class Bench:
     def tried(self, index: int, default: int) -> list[int]:
         """The ways that are measured for a convolution."""
         node = self.graph.nodes[index]
-        assert isinstance(node.op, Conv)
+        assert isinstance(node.op, Conv | Deconv)
         ways = ways_to_run(node.op, self.graph.nodes[node.inputs[0]].type, reads_alone(self.graph, index))
         return [m for m in ways if m + phases_of(node.op).taps - 1 <= MOST_POINTS or m == default]
 

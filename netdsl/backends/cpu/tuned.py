@@ -14,14 +14,16 @@ from pathlib import Path
 from netdsl import kept
 from netdsl.backends.cpu import jit
 from netdsl.ops.conv import Conv
+from netdsl.ops.deconv import Deconv
 from netdsl.tensor import TensorType
 
 MOST_BYTES = 1 << 20  # chosen: of a file; some ten thousand geometries
 
 
-def geometry(op: Conv, x: TensorType, images: int) -> str:
+def geometry(op: Conv | Deconv, x: TensorType, images: int) -> str:
     """What the fastest way to run a convolution depends on, in words."""
-    kernel, pad = "x".join(map(str, op.kernel)), ",".join(map(str, op.pad))
+    turned, pads = ("transposed ", (*op.pad, *op.output_pad)) if isinstance(op, Deconv) else ("", op.pad)
+    kernel, pad = turned + "x".join(map(str, op.kernel)), ",".join(map(str, pads))
     stride = "" if op.stride == (1, 1) else " stride " + "x".join(map(str, op.stride))
     return f"{kernel}{stride} from {x.channels}x{x.height}x{x.width} to {op.features}, pad {pad}, batch {images}"
 

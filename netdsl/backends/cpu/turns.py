@@ -14,6 +14,8 @@ from netdsl.backends.cpu.views import Step
 from netdsl.backends.cpu.winograd import depth_of
 from netdsl.graph.ir import Graph
 from netdsl.ops.conv import Conv
+from netdsl.ops.deconv import Deconv
+from netdsl.plan.windows import deconv_convs
 
 TURN_BYTES = 2 << 20  # measured (bench/choices.py): of what one layer reads and writes in a turn
 
@@ -41,12 +43,13 @@ def images_together(graph: Graph, images: int, winograd: Mapping[int, int]) -> l
 def _weight_bytes(graph: Graph, index: int, winograd: Mapping[int, int]) -> int:
     """Of a convolution, as its kernel reads them."""
     node = graph.nodes[index]
-    if not isinstance(node.op, Conv):
+    if not isinstance(node.op, Conv | Deconv):
         return 0
-    shape = node.weights["weight"].shape
     if m := winograd.get(index):
-        return 4 * shape[0] * depth_of(node.op, graph.nodes[node.inputs[0]].type, m).starts[-1]
-    return 4 * math.prod(shape)
+        x = graph.nodes[node.inputs[0]].type
+        convs = deconv_convs(node.op, x).values() if isinstance(node.op, Deconv) else [node.op]
+        return sum(4 * conv.features * depth_of(conv, x, m).starts[-1] for conv in convs)
+    return 4 * math.prod(node.weights["weight"].shape)
 
 
 def stages(steps: Sequence[Step]) -> list[range]:

@@ -17,6 +17,8 @@ from netdsl.backends.cpu.phases import Phases, in_lanes
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.tiles import L2_BYTES, tile_for, wanted
 from netdsl.ops.conv import Conv
+from netdsl.ops.deconv import Deconv
+from netdsl.plan.windows import deconv_convs
 from netdsl.tensor import TensorType
 
 F32 = NDArray[np.float32]
@@ -45,7 +47,8 @@ class Depth:
         return [0, *itertools.accumulate(last - first for first, last in self.live)]
 
 
-def phases_of(op: Conv) -> Phases:
+def phases_of(op: Conv | Deconv) -> Phases:
+    """Of a convolution's input, or of a transposed one's output."""
     return Phases(op.kernel[0], op.stride[0])
 
 
@@ -138,22 +141,29 @@ class Cut:
     cost: float
 
 
-def ways_to_run(op: Conv, x: TensorType, alone: bool = False) -> tuple[int, ...]:
+def ways_to_run(op: Conv | Deconv, x: TensorType, alone: bool = False) -> tuple[int, ...]:
     """0 for the direct kernel, and the m of every algorithm of Winograd's that computes a convolution.
+
+    Each phase of a transposed one is a convolution.
 
     alone  whether x is the caller's array and nothing else reads it, so that it may be laid out by phases
     """
+    if isinstance(op, Deconv):
+        convs = deconv_convs(op, x)
+        return ways_to_run(convs[0, 0], x) if convs else (0,)
     r, s = op.kernel[0], op.stride[0]
     plain = (op.kernel, op.stride, op.dilation, op.groups) == ((r, r), (s, s), (1, 1), 1) and (s == 1 or r > s)
     fits = (s > 1 and alone) if in_lanes(x) else True
     return (0, *SIZES.get(phases_of(op).taps, ())) if plain and fits else (0,)
 
 
-def winograd_size(op: Conv, x: TensorType, images: int, alone: bool = False) -> int:
+def winograd_size(op: Conv | Deconv, x: TensorType, images: int, alone: bool = False) -> int:
     """The m of the cheapest way to run a convolution, 0 for the direct kernel. Independent of threads."""
     ways = ways_to_run(op, x, alone)
     if ways == (0,):
         return 0
+    if isinstance(op, Deconv):
+        op = deconv_convs(op, x)[0, 0]  # the largest phase; the others take as long
     y = op.infer(x)
     costs = {0: _direct_cost(op, x, images * y.height * y.width)}
     for m in ways[1:]:
@@ -212,8 +222,12 @@ def winograd_cut(depth: Depth, blocks: int, total: int, threads: int) -> Cut:
     return best
 
 
-def winograd_halo(op: Conv, m: int, x: TensorType) -> tuple[int, int, int, int]:
+def winograd_halo(op: Conv | Deconv, m: int, x: TensorType) -> tuple[int, int, int, int]:
     """Zeros that the patches read around the input: (top, left, bottom, right). None where it is laid out by phases."""
+    if isinstance(op, Deconv):
+        of_phases = [winograd_halo(conv, m, x) for conv in deconv_convs(op, x).values()]
+        top, left, bottom, right = map(max, zip(*of_phases, strict=True))
+        return top, left, bottom, right
     if in_lanes(x):
         return 0, 0, 0, 0
     y, (top, left), s = op.infer(x), op.pad[:2], op.stride[0]

@@ -54,10 +54,12 @@ def _limited(function: str | None) -> Any:
 
 
 def make_winograd(
-    m: int, size: int, rows: int, cols: int, function: str | None, products_of: str | None = None
-) -> Callable[..., None]:
+    m: int, size: int, rows: int, cols: int, function: str | None, products_of: str | None = None,
+    apart: int | None = None,
+) -> Callable[..., None]:  # fmt: skip
     """For filters of size x size. Register tile: rows patches x cols output blocks.
 
+    apart        from one pixel of y and r to the next, in vectors; None: 1
     products_of  "lanes" where a cell may multiply some of a block, None where all multiply whole blocks: a quicker loop
     places       for each block of lanes where its first patch begins, bytes from x
     live         for each cell the first lane that it multiplies, the one after the last, and where the weights begin,
@@ -73,7 +75,8 @@ def make_winograd(
     input_1d, output_1d = transform(inputs(side)), transform(output(m, size))
     step = cols * VECTOR_BYTES
     lanes = VECTOR_BYTES // 4
-    ask_for = Tile(m, 1, lanes, m).ask_for(write=True)
+    y_pixel = VECTOR_BYTES * (apart or 1)
+    ask_for = Tile(m, 1, y_pixel // 4, m).ask_for(write=True)
 
     @leaf
     def transform_in(x, x_row, x_pixel, v, v_cell, work):  # type: ignore[no-untyped-def]
@@ -92,8 +95,8 @@ def make_winograd(
             for j in range(min(m, width)):
                 value = add(load(line + j * VECTOR_BYTES), bias)
                 if r != 0:
-                    value = add(value, load(r + i * r_row + j * VECTOR_BYTES))
-                store(y + i * y_row + j * VECTOR_BYTES, finish(value, low, high, a))
+                    value = add(value, load(r + i * r_row + j * y_pixel))
+                store(y + i * y_row + j * y_pixel, finish(value, low, high, a))
 
     @leaf
     def multiply_blocks(acc, v, v_block, w, soon, pace, begin, stop):  # type: ignore[no-untyped-def]
@@ -184,11 +187,11 @@ def make_winograd(
                     for t in range(count):
                         place = first + t
                         image, p, q = place // (down * across), place // across % down * m, place % across * m
-                        yt = y + image * y_image + k * y_plane + p * y_row + q * VECTOR_BYTES
-                        rt = r + image * r_image + k * r_plane + p * r_row + q * VECTOR_BYTES if r != 0 else 0
+                        yt = y + image * y_image + k * y_plane + p * y_row + q * y_pixel
+                        rt = r + image * r_image + k * r_plane + p * r_row + q * y_pixel if r != 0 else 0
                         tall, wide, place = height - p, width - q, place + AHEAD
                         image, p, q = place // (down * across), place // across % down * m, place % across * m
-                        ask_for(y + image * y_image + k * y_plane + p * y_row + q * VECTOR_BYTES, y_row)
+                        ask_for(y + image * y_image + k * y_plane + p * y_row + q * y_pixel, y_row)
                         transform_out(
                             o + (k - g0 * cols) * v_block + t * VECTOR_BYTES, o_cell, yt, y_row, rt, r_row, lift,
                             tall, wide, low, high, a, work,
