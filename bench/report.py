@@ -34,7 +34,7 @@ SCRIPTS = {"families": "peers", "others": "peers"}  # where the results are not 
 FULL = {
     "peers": ["--networks", "headline"],
     "families": ["--networks", "families", "--rounds", "5"],
-    "others": ["--networks", "others", "--batch", "1", "--rounds", "5"],
+    "others": ["--networks", "others", "--rounds", "5"],
 }
 QUICK = {
     "peers": ["--networks", "lenet5", "--rounds", "2"],
