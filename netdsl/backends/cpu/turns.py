@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate, groupby
 
 from netdsl.backends.cpu.views import Step
-from netdsl.backends.cpu.winograd import depth_of
+from netdsl.backends.cpu.winograd import depth_of, plain_convs
 from netdsl.graph.ir import Graph
 from netdsl.ops.conv import Conv
 from netdsl.ops.deconv import Deconv
-from netdsl.plan.windows import deconv_convs
 
 TURN_BYTES = 2 << 20  # measured (bench/choices.py): of what one layer reads and writes in a turn
 
@@ -47,8 +46,7 @@ def _weight_bytes(graph: Graph, index: int, winograd: Mapping[int, int]) -> int:
         return 0
     if m := winograd.get(index):
         x = graph.nodes[node.inputs[0]].type
-        convs = deconv_convs(node.op, x).values() if isinstance(node.op, Deconv) else [node.op]
-        return sum(4 * conv.features * depth_of(conv, x, m).starts[-1] for conv in convs)
+        return sum(4 * conv.features * depth_of(conv, x, m).starts[-1] for conv in plain_convs(node.op, x))
     return 4 * math.prod(node.weights["weight"].shape)
 
 

@@ -141,16 +141,20 @@ class Cut:
     cost: float
 
 
+def plain_convs(op: Conv | Deconv, x: TensorType) -> list[Conv]:
+    """The convolutions that Winograd's algorithm runs for a layer: itself, or the phases of a transposed one."""
+    return [op] if isinstance(op, Conv) else list(deconv_convs(op, x).values())
+
+
 def ways_to_run(op: Conv | Deconv, x: TensorType, alone: bool = False) -> tuple[int, ...]:
     """0 for the direct kernel, and the m of every algorithm of Winograd's that computes a convolution.
 
-    Each phase of a transposed one is a convolution.
-
     alone  whether x is the caller's array and nothing else reads it, so that it may be laid out by phases
     """
-    if isinstance(op, Deconv):
-        convs = deconv_convs(op, x)
-        return ways_to_run(convs[0, 0], x) if convs else (0,)
+    convs = plain_convs(op, x)
+    if not convs:
+        return (0,)
+    op = convs[0]
     r, s = op.kernel[0], op.stride[0]
     plain = (op.kernel, op.stride, op.dilation, op.groups) == ((r, r), (s, s), (1, 1), 1) and (s == 1 or r > s)
     fits = (s > 1 and alone) if in_lanes(x) else True
@@ -162,8 +166,7 @@ def winograd_size(op: Conv | Deconv, x: TensorType, images: int, alone: bool = F
     ways = ways_to_run(op, x, alone)
     if ways == (0,):
         return 0
-    if isinstance(op, Deconv):
-        op = deconv_convs(op, x)[0, 0]  # the largest phase; the others take as long
+    op = plain_convs(op, x)[0]  # no phase is larger, and all have as many taps
     y = op.infer(x)
     costs = {0: _direct_cost(op, x, images * y.height * y.width)}
     for m in ways[1:]:
@@ -224,15 +227,15 @@ def winograd_cut(depth: Depth, blocks: int, total: int, threads: int) -> Cut:
 
 def winograd_halo(op: Conv | Deconv, m: int, x: TensorType) -> tuple[int, int, int, int]:
     """Zeros that the patches read around the input: (top, left, bottom, right). None where it is laid out by phases."""
-    if isinstance(op, Deconv):
-        of_phases = [winograd_halo(conv, m, x) for conv in deconv_convs(op, x).values()]
-        top, left, bottom, right = map(max, zip(*of_phases, strict=True))
-        return top, left, bottom, right
     if in_lanes(x):
         return 0, 0, 0, 0
-    y, (top, left), s = op.infer(x), op.pad[:2], op.stride[0]
-    height, width = phase_size(op, m, y)
-    return top, left, max(0, s * height - x.height - top), max(0, s * width - x.width - left)
+    found = []
+    for conv in plain_convs(op, x):
+        (top, left), s = conv.pad[:2], conv.stride[0]
+        height, width = phase_size(conv, m, conv.infer(x))
+        found.append((top, left, max(0, s * height - x.height - top), max(0, s * width - x.width - left)))
+    top, left, bottom, right = map(max, zip(*found, strict=True))
+    return top, left, bottom, right
 
 
 def phase_size(op: Conv, m: int, y: TensorType) -> tuple[int, int]:
