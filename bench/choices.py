@@ -63,11 +63,12 @@ CHOICES = (
     ),
     Choice(winograd, "HIDE", (1, 2, 20), ("resnet50", "resnet18", "squeezenet1_1"), 8),
     Choice(tiles, "LOADS", (0.1, 0.2, 0.5), ("xception", "squeezenet1_1", "mobilenet_v1")),
+    Choice(tiles, "BAND_BYTES", (1 << 19, 1 << 21), ("mobilenet_v2", "resnet50"), 8),
     Choice(program, "WORK_TO_SHARE", (0, 30_000_000), ("kws_dscnn", "lenet5", "resnet20_cifar10")),
     Choice(program, "WORK_PER_THREAD", (1, 400_000), ("kws_dscnn", "mobilenet_v2")),
     Choice(streams, "STREAM_BYTES", (1 << 20, 6 << 20, 1 << 40), ("mobilenet_v2", "efficientnet_lite0", "xception")),
     Choice(streams, "STREAM_BYTES", (1 << 20, 1 << 40), ("mobilenet_v2",), 8),
-    Choice(planner, "LASTING_BYTES", (0, 1 << 20, 8 << 20), ("mobilenet_v2", "resnet50"), 8),
+    Choice(planner, "LASTING_BYTES", (0, 2 << 20, 8 << 20), ("mobilenet_v2", "resnet50"), 8),
     Choice(turns, "TURN_BYTES", (0, 1 << 20, 4 << 20, 1 << 40), ("mobilenet_v2", "squeezenet1_1", "resnet50"), 8),
 )
 

@@ -75,3 +75,17 @@ def test_another_llvm_is_another_answer(place, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_system_that_says_nothing_is_asked_each_time(place) -> None:  # type: ignore[no-untyped-def]
     assert place("") is None and place("processor : 0\n") is None
+
+
+def test_caches_are_as_large_as_the_system_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = [("1", "Data", "48K"), ("1", "Instruction", "32K"), ("2", "Unified", "2048K"), ("3", "Unified", "260M")]
+    for i, facts in enumerate([*said, ("4", "Unified", "much"), ("five", "Unified", "1K")]):
+        folder = tmp_path / f"index{i}"
+        folder.mkdir()
+        for name, text in zip(("level", "type", "size"), facts, strict=True):
+            (folder / name).write_text(f"{text}\n")
+    (tmp_path / "index9").mkdir()
+    monkeypatch.setattr(target, "CACHES", tmp_path)
+    assert target.cache_bytes() == {1: 48 << 10, 2: 2 << 20, 3: 260 << 20}
+    monkeypatch.setattr(target, "CACHES", tmp_path / "missing")
+    assert target.cache_bytes() == {}

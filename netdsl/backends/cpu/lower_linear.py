@@ -179,12 +179,18 @@ def _emit_conv(
         plan.images * math.ceil(height / tile.lines),
         math.ceil(width / tile.rows),
         tile_groups,
-        plan.images * x.image,
+        plan.images * _read_bytes(x, stride, taps),
         packed.nbytes,
         min(plan.threads, 64),
     )
     _emit_tiles(plan, node, tile, x, y, end, work, stride[1] * x.block, packed, data, bias, share, rows,
                 (plan.images, height, width, last), turn)  # fmt: skip
+
+
+def _read_bytes(x: View, stride: tuple[int, int], taps: Taps) -> int:
+    """Of an image, without the pixels that a stride passes over."""
+    rows, columns = (min(1.0, len(t) / s) for t, s in zip((taps.rows, taps.columns), stride, strict=True))
+    return math.ceil(x.image * rows * columns)
 
 
 def _emit_tiles(

@@ -8,12 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
 from netdsl.backends.cpu import jit
-from netdsl.backends.cpu.target import VECTOR_BYTES, WIDTH, host
+from netdsl.backends.cpu.target import VECTOR_BYTES, WIDTH, cache_bytes, host
 from netdsl.backends.cpu.threads import team
 from netdsl.backends.cpu.tiles import wanted
 from netdsl.backends.cpu.views import aligned
@@ -40,23 +39,12 @@ def peak_meter(threads: int) -> Callable[[], float]:
 @cache
 def bandwidth(threads: int) -> float:
     """Bytes a second that so many threads read from memory, measured at the first call."""
-    size = min(max(2 * _largest_cache(), LEAST_BYTES), MOST_BYTES)
+    size = min(max(2 * max(cache_bytes().values(), default=0), LEAST_BYTES), MOST_BYTES)
     x, out = aligned(size // 4), aligned(threads * CHAINS * WIDTH)
     x[:], out[:] = 0.0, 0.0
     steps = size // (CHAINS * VECTOR_BYTES)
     seconds = _best(READ, [x.ctypes.data, out.ctypes.data, steps], threads, READ_RUNS)
     return steps * CHAINS * VECTOR_BYTES / seconds
-
-
-def _largest_cache() -> int:
-    """Bytes of the largest cache, where the system tells (Linux), else 0."""
-    sizes = [0]
-    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
-        text = path.read_text().strip()
-        units = {"K": 1 << 10, "M": 1 << 20}
-        if text[:-1].isdecimal() and text[-1] in units:
-            sizes.append(int(text[:-1]) * units[text[-1]])
-    return max(sizes)
 
 
 def _best(kernel: jit.Kernel, arguments: list[int], threads: int, runs: int) -> float:

@@ -19,7 +19,7 @@ from netdsl.graph.ir import Graph, Node
 from netdsl.plan.residence import homes, spent_residuals
 from netdsl.tensor import TensorType
 
-LASTING_BYTES = 2 << 20  # chosen (bench/choices.py tries others): of a map whose halo is not cleared again
+LASTING_BYTES = 4 << 20  # chosen (bench/choices.py tries others): of a map whose halo is not cleared again
 
 
 class Planner:

@@ -18,6 +18,7 @@ from netdsl import kept
 from netdsl.frozen import frozen
 
 CPUINFO = Path("/proc/cpuinfo")
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 # The lines of it that tell processors apart, on x86 and on ARM; others change from one moment to the next.
 KIND = frozenset((
     "vendor_id", "cpu family", "model", "model name", "stepping", "flags",
@@ -87,6 +88,18 @@ def _answer() -> Path | None:
     digest.update("\0".join((platform.machine(), platform.release())).encode())  # the kernel decides what it lists
     digest.update(version("llvmlite"))
     return kept.folder("targets") / f"{digest.hexdigest()[:24]}.txt"
+
+
+def cache_bytes() -> dict[int, int]:
+    """The size of each level's cache (of data, at the first one), where the system tells (Linux); else empty."""
+    sizes = {}
+    units = {"K": 1 << 10, "M": 1 << 20}
+    for place in CACHES.glob("index*"):
+        with suppress(OSError, ValueError, KeyError):
+            if (place / "type").read_text().strip() != "Instruction":
+                size = (place / "size").read_text().strip()
+                sizes[int((place / "level").read_text())] = int(size[:-1]) * units[size[-1]]
+    return sizes
 
 
 def version(package: str) -> bytes:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from functools import cache
 
-from netdsl.backends.cpu.target import FMA_FROM_MEMORY, host
+from netdsl.backends.cpu.target import FMA_FROM_MEMORY, cache_bytes, host
 from netdsl.frozen import frozen
 
 L2_BYTES = 512 * 1024  # chosen: half of the smallest second-level cache of current server cores
+# Inputs that one band of a convolution reads: half of this machine's, so that weights are read for fewer bands. A band
+# of more than a megabyte gains nothing (bench/choices.py).
+BAND_BYTES = min(max(cache_bytes().get(2, 0) // 2, L2_BYTES), 1 << 20)
 
 UNITS = 8  # chosen: pieces of work for each thread, so that one that is slower leaves some to the others
 # A model of what sharing costs; both chosen by single layers on a processor whose cores were not equally fast.
@@ -81,7 +84,7 @@ def _step(tile: TileShape) -> float:
 class Share:
     """How a convolution is cut: `bands` ranges of output rows x `chunks` ranges of output blocks.
 
-    together  bands whose inputs fit the second-level cache: so many may be computed as one
+    together  bands whose inputs come to BAND_BYTES: so many may be computed as one
     """
 
     bands: int
@@ -99,21 +102,21 @@ def share_for(lines: int, tiles: int, groups: int, input_bytes: int, weight_byte
 
     lines         output rows of all images, of so many `tiles` each
     groups        tiles of output channels
-    input_bytes   of all images; weight_bytes of the whole layer
+    input_bytes   that are read of all images; weight_bytes of the whole layer
     """
     best, best_cost = Share(1, 1, 1), math.inf
     for chunks in _candidates(groups, threads):
         for bands in _candidates(lines, threads):
-            inputs = input_bytes * (min(chunks, threads) if input_bytes <= 2 * L2_BYTES else chunks)
-            passes = 1 if input_bytes / bands <= L2_BYTES else math.ceil(groups / chunks)
-            weights = weight_bytes * (bands if weight_bytes / chunks > L2_BYTES else 1)
+            inputs = input_bytes * (min(chunks, threads) if input_bytes <= 2 * BAND_BYTES else chunks)
+            passes = 1 if input_bytes / bands <= BAND_BYTES else math.ceil(groups / chunks)
+            weights = weight_bytes * (bands if weight_bytes / chunks > BAND_BYTES else 1)
             traffic = (inputs * passes + weights) / max(1, input_bytes + weight_bytes)
             largest = math.ceil(lines / bands) / lines * math.ceil(groups / chunks) / groups
             takes = threads * (1 + math.log2(max(1, bands * chunks / threads)))  # of parts, by halves
             cuts = min(bands, takes / min(chunks, threads))  # of the rows, at each of which weights come anew
             cost = (1 + WAIT * (threads - 1) * largest) * (1 + 0.05 * traffic) * (1 + CUT * cuts / (lines * tiles))
             if cost < best_cost:
-                together = max(1, min(bands, L2_BYTES * bands // max(1, input_bytes)))
+                together = max(1, min(bands, BAND_BYTES * bands // max(1, input_bytes)))
                 best, best_cost = Share(bands, chunks, together), cost
     return best
 
