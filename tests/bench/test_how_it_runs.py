@@ -12,6 +12,7 @@ import how_gpu_runs
 import how_it_runs
 from how_it_runs import DOCUMENT, PART, PARTS, main, rewritten
 from netdsl.backends.cpu.target import WIDTH
+from netdsl.backends.cpu.tiles import BAND_BYTES
 
 TEXT = DOCUMENT.read_text(encoding="utf-8")
 SHOWN = {match[2]: match[0].split("\n", 1)[1].removesuffix(match[3]) for match in PART.finditer(TEXT)}
@@ -28,6 +29,8 @@ def test_every_part_is_in_the_document_beside_its_command() -> None:
 @wide
 @pytest.mark.parametrize("part", ["text", "graph", "rewrite", "plan", "kernel", "roofline"])
 def test_a_part_is_up_to_date(part: str) -> None:
+    if part == "plan" and BAND_BYTES != 1 << 20:
+        pytest.skip("the document's bands were cut for a second-level cache of 2 MiB")
     assert PARTS[part]() == SHOWN[part], "run python bench/how_it_runs.py --write"
 
 
