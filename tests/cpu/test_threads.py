@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fresh import in_fresh_process
 from netdsl.backends.cpu import jit
 from netdsl.backends.cpu.target import WIDTH
-from netdsl.backends.cpu.threads import team
+from netdsl.backends.cpu.threads import _own_processor, team
 from netdsl.backends.cpu.tiles import Share, share_for, wanted
 from netdsl.backends.cpu.views import aligned
 
@@ -48,3 +49,29 @@ def test_a_convolution_is_cut_finely_where_it_can_be(threads: int, lines: int, t
 def test_one_thread_shares_with_nobody() -> None:
     assert share_for(56, 8, 4, 200_000, 100_000, 1) == Share(1, 1, 1)
     assert wanted(1) == 1
+
+
+KEPT = """
+    import os, sys, time
+    import numpy as np
+    import netdsl
+    from netdsl.backends.cpu import threads
+
+    model, image = netdsl.compile("resnet20_cifar10", "random", "cpu", 3), np.zeros((1, 3, 32, 32), np.float32)
+    model(image)
+    allowed = os.sched_getaffinity(0)
+    for use in (allowed, {min(allowed)}):
+        os.sched_setaffinity(0, use)
+        time.sleep(0.5)  # the workers sleep by then, and are woken
+        model(image)
+        for kept in map(os.sched_getaffinity, threads.team()._workers.values()):
+            assert kept <= use and len(kept) == max(1, len(use) - 1), (kept, use)
+    assert len(threads.team()._workers) == min(3, len(allowed)) - 1
+    print("kept")
+"""
+
+
+@pytest.mark.skipif(_own_processor is None, reason="the system does not say which processor a thread runs on")
+def test_workers_are_woken_on_the_callers_processors_but_not_on_its_own() -> None:
+    done = in_fresh_process(KEPT)
+    assert done.stdout == "kept\n", done.stderr

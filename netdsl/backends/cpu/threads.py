@@ -4,6 +4,9 @@ Workers are Python threads that spend their life in machine code without the int
 the team; a call that finds it taken runs on its own thread alone, so many callers never wait for each other's barriers.
 A call of some microseconds keeps the interpreter's lock, which takes longer than that to go round among many callers.
 Results do not depend on which happens: work is split by outputs, never within a sum.
+
+A worker that is woken is kept off its caller's processor, where the system says which that is (Linux). A scheduler that
+packs light loads onto few processors would wake it there, where it waits until the caller has done all work by itself.
 """
 
 from __future__ import annotations
@@ -11,8 +14,10 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -23,6 +28,7 @@ from netdsl.backends.cpu.mailbox import LINE, MAILBOX_BYTES, MOST_THREADS
 _parameters = [ctypes.c_int64] * 6
 _native = ctypes.CFUNCTYPE(None, *_parameters)
 _native_brief = ctypes.PYFUNCTYPE(None, *_parameters)  # keeps the interpreter's lock
+_own_processor = getattr(ctypes.CDLL(None), "sched_getcpu", None) if sys.platform == "linux" else None
 _native_serve = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)
 
 
@@ -45,6 +51,8 @@ class Team:
         self._memory = np.zeros((MAILBOX_BYTES + LINE) // 8, np.int64)
         self._mailbox = -(-self._memory.ctypes.data // LINE) * LINE
         self._gates: list[threading.Semaphore] = [threading.Semaphore(0)]
+        self._workers: dict[int, int] = {}  # what the system calls each worker's thread
+        self._kept: dict[int, set[int]] = {}  # the processors that each worker was last kept to
         self._local = threading.local()
 
     def run(self, table: int, steps: int, threads: int) -> None:
@@ -88,10 +96,23 @@ class Team:
         self._run(self._mailbox, table, steps, threads, 0, out)
         parked = int(answer[0])
         if parked:
-            for t in range(1, threads):
-                if parked >> t & 1:
-                    self._gates[t].release()
+            woken = [t for t in range(1, threads) if parked >> t & 1]
+            self._keep_off(woken)
+            for t in woken:
+                self._gates[t].release()
             self._run(self._mailbox, table, steps, threads, 1, out)
+
+    def _keep_off(self, workers: Sequence[int]) -> None:
+        """Keep workers to the processors that this thread may use, without the one that it runs on."""
+        if _own_processor is None:
+            return
+        allowed = os.sched_getaffinity(0)
+        others = allowed - {_own_processor()} or allowed
+        for t in workers:
+            if self._kept.get(t) != others:
+                with suppress(OSError):  # where a sandbox forbids it
+                    os.sched_setaffinity(self._workers[t], others)
+                    self._kept[t] = others
 
     def _answer(self) -> tuple[Any, int]:
         """This thread's word for the answer of a native call, and its address."""
@@ -117,7 +138,10 @@ class Team:
                 gate.acquire()
 
         seen[0] = int(self._memory[(mailbox - self._memory.ctypes.data) // 8])
-        threading.Thread(target=work, name=f"netdsl-{t}", daemon=True).start()
+        worker = threading.Thread(target=work, name=f"netdsl-{t}", daemon=True)
+        worker.start()
+        assert worker.native_id is not None
+        self._workers[t] = worker.native_id
 
 
 _team: Team | None = None
