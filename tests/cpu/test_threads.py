@@ -52,7 +52,7 @@ def test_one_thread_shares_with_nobody() -> None:
 
 
 KEPT = """
-    import os, sys, time
+    import os, time
     import numpy as np
     import netdsl
     from netdsl.backends.cpu import threads

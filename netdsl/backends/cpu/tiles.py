@@ -9,8 +9,8 @@ from netdsl.backends.cpu.target import FMA_FROM_MEMORY, cache_bytes, host
 from netdsl.frozen import frozen
 
 L2_BYTES = 512 * 1024  # chosen: half of the smallest second-level cache of current server cores
-# Inputs that one band of a convolution reads: half of this machine's, so that weights are read for fewer bands. A band
-# of more than a megabyte gains nothing (bench/choices.py).
+# chosen (bench/choices.py tries others): of inputs that bands which are computed as one read, half of this machine's
+# second-level cache where the system tells, so that weights are read for fewer bands
 BAND_BYTES = min(max(cache_bytes().get(2, 0) // 2, L2_BYTES), 1 << 20)
 
 UNITS = 8  # chosen: pieces of work for each thread, so that one that is slower leaves some to the others
