@@ -116,6 +116,38 @@ def test_eight_callers_of_a_brief_network() -> None:
         assert all(pool.map(call, range(8)))
 
 
+def test_no_other_thread_runs_during_a_brief_call() -> None:
+    """NumPy gives the lock up to copy more than 500 numbers, as an input has: a waiting thread would take it then."""
+    done = in_fresh_process("""
+        import sys, threading, time
+        import numpy as np
+        from netdsl.backends.cpu import lower
+        from netdsl.graph.build import build
+        from netdsl.weights import random_weights
+
+        graph = build("lenet5")
+        program = lower(graph, random_weights(graph, 0), 1)
+        x = np.zeros((1, 1, 32, 32), np.float32)
+        program([x])
+        gate, ran = threading.Lock(), []
+        gate.acquire()
+        other = threading.Thread(target=lambda: (gate.acquire(), ran.append(True)))
+        other.start()
+        sys.setswitchinterval(1000)  # nobody asks for the lock: it is taken when it is given up
+        gate.release()
+        until = time.perf_counter() + 0.1
+        while time.perf_counter() < until:  # the other thread wakes up and waits for the lock
+            pass
+        for _ in range(3000):
+            program([x])
+        early = list(ran)
+        sys.setswitchinterval(0.005)
+        other.join()
+        print(early, ran)
+    """)
+    assert done.stdout.strip() == "[] [True]", done.stdout + done.stderr
+
+
 def _child(program: cpu.Program, x: np.ndarray, expected: np.ndarray, queue: object) -> None:
     queue.put(all(np.array_equal(program([x])[0], expected) for _ in range(5)))  # type: ignore[attr-defined]
 

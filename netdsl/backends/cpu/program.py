@@ -214,22 +214,24 @@ class Desk:
     """What one call at a time of a batch needs: memory for its steps, and where the caller's arrays lie.
 
     NumPy takes longer to tell where a small array lies than to copy it: if all are small, they are copied to and from
-    places that were bound once.
+    places that were bound once: as bytes, since NumPy gives the interpreter's lock up to copy more than 500 numbers, and
+    of many callers another would take it every time.
     """
 
     def __init__(self, plans: Sequence[Plan], inputs: Sequence[Shape], outputs: Sequence[Shape]) -> None:
         self._work = Workspace(plans[0]) if len(plans) == 1 else Parts(plans)
         self._shapes = outputs
-        self._own: tuple[list[F32], list[F32]] | None = None
+        self._own: tuple[list[memoryview], list[F32]] | None = None  # the bytes of the inputs, the outputs
         if 4 * sum(math.prod(shape) for shape in (*inputs, *outputs)) <= COPIED_BYTES:
-            self._own = [np.zeros(s, np.float32) for s in inputs], [np.zeros(s, np.float32) for s in outputs]
-            self._work.bind(places(self._own[0]), places(self._own[1]))
+            copies, results = ([np.zeros(s, np.float32) for s in shapes] for shapes in (inputs, outputs))
+            self._work.bind(places(copies), places(results))
+            self._own = [x.data.cast("B") for x in copies], results
 
     def run(self, inputs: Sequence[F32]) -> list[F32]:
         """One call; results are new arrays."""
         if self._own is not None:
             for own, x in zip(self._own[0], inputs, strict=True):
-                own[...] = x
+                own[:] = x.data.cast("B")
             self._work.go()
             return [own.copy() for own in self._own[1]]
         outputs = [np.empty(shape, np.float32) for shape in self._shapes]
