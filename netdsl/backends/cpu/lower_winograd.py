@@ -46,7 +46,10 @@ def emit_winograd(
         lambda: pack_winograd(weight(), phases, m, depth, tile.cols, plan.bank.empty),
     )
     cells, vector, r = side**2, 4 * WIDTH, end.residual
-    room = LINE + _whole_lines(vector * (2 * cells + cells * (depth.blocks + tile.cols * cut.together) * patches + 32))
+    # an odd number of cache lines from one to the next, so that they do not meet in the same sets of the caches
+    v_block = patches * vector | LINE
+    v_cell, o_cell = depth.blocks * v_block | LINE, tile.cols * cut.together * v_block | LINE
+    room = LINE + _whole_lines(vector * (2 * cells + 32) + cells * (v_cell + o_cell))
     corner, stride, places = _phase_places(op, x, in_lanes(kind))
     products = [(*lanes, start * tile.cols * vector) for lanes, start in zip(depth.live, depth.starts, strict=False)]
     products_of = "lanes" if any(lane % WIDTH for lanes in depth.live for lane in lanes) else None
@@ -62,7 +65,7 @@ def emit_winograd(
         groups=groups, blocks=y.blocks, patches=patches, chunks=cut.chunks,
         together=cut.together, height=y.height, width=y.width, x_image=x.image, x_row=stride * x.row,
         x_pixel=stride * x.pixel, **y.strides("y"), r_image=r.image if r else 0, r_plane=r.plane if r else 0,
-        r_row=r.row if r else 0,
+        r_row=r.row if r else 0, v_block=v_block, v_cell=v_cell, o_cell=o_cell,
     )  # fmt: skip
 
 

@@ -66,6 +66,7 @@ def make_winograd(
                  bytes from those of a tile of outputs; an end follows
     u_tile       bytes of the weights of a tile of outputs
     scratch      holds `scratch_bytes` for each thread
+    v_block      bytes from one block of V, or of M, to the next; v_cell and o_cell from one cell to the next
     """
     finish = _limited(function)
     tile = Tile(rows, cols, VECTOR_BYTES // 4)
@@ -127,6 +128,7 @@ def make_winograd(
     def winograd(  # type: ignore[no-untyped-def]
         thread, again, begin, end, parts, x, places, u, live, u_tile, bias, y, r, limits, zeros, scratch, scratch_bytes,
         images, down, across, depth, span, groups, blocks, patches, chunks, together, height, width,
+        v_block, v_cell, o_cell,
         x_image, x_row, x_pixel, y_image, y_plane, y_row, r_image, r_plane, r_row,
     ):  # fmt: skip
         low, high, a = broadcast(limits), broadcast(limits + 4), broadcast(limits + 8)
@@ -137,10 +139,7 @@ def make_winograd(
             set_i64(memo, -1)
         work = memo + LINE
         v = work + (cells + side) * VECTOR_BYTES
-        v_block = patches * VECTOR_BYTES
-        v_cell = depth * v_block
         o = v + cells * v_cell
-        o_cell = together * cols * v_block
         unit, stop_unit = pieces * chunks * begin // parts, pieces * chunks * end // parts
         while unit < stop_unit:
             piece, chunk = unit // chunks, unit % chunks
