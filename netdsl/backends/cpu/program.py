@@ -214,8 +214,8 @@ class Desk:
     """What one call at a time of a batch needs: memory for its steps, and where the caller's arrays lie.
 
     NumPy takes longer to tell where a small array lies than to copy it: if all are small, they are copied to and from
-    places that were bound once: as bytes, since NumPy gives the interpreter's lock up to copy more than 500 numbers, and
-    of many callers another would take it every time.
+    places that were bound once. As bytes: NumPy gives the interpreter's lock up to copy more than 500 numbers, and of
+    many callers another would take it every time.
     """
 
     def __init__(self, plans: Sequence[Plan], inputs: Sequence[Shape], outputs: Sequence[Shape]) -> None:
