@@ -127,7 +127,7 @@ def make_winograd(
 
     def winograd(  # type: ignore[no-untyped-def]
         thread, again, begin, end, parts, x, places, u, live, u_tile, bias, y, r, limits, zeros, scratch, scratch_bytes,
-        images, down, across, depth, span, groups, blocks, patches, chunks, together, height, width,
+        images, down, across, depth, phases, span, groups, blocks, patches, chunks, together, height, width,
         v_block, v_cell, o_cell,
         x_image, x_row, x_pixel, y_image, y_plane, y_row, r_image, r_plane, r_row,
     ):  # fmt: skip
@@ -149,12 +149,15 @@ def make_winograd(
             count = total * (piece + 1) // pieces - first
             pace = step // ((count + rows - 1) // rows)
             if i64(memo, 0) != piece:
-                for b in range(depth):
+                for b in range(depth // phases):
                     for t in range(count):
                         place = first + t
                         image, p, q = place // (down * across), place // across % down * m, place % across * m
-                        xt = x + image * x_image + i64(places, b) + p * x_row + q * x_pixel
-                        transform_in(xt, x_row, x_pixel, v + b * v_block + t * VECTOR_BYTES, v_cell, work)
+                        xt = x + image * x_image + p * x_row + q * x_pixel
+                        vt = v + b * v_block + t * VECTOR_BYTES
+                        for phase in range(b, depth, depth // phases):  # they share cache lines' neighbours
+                            at = vt + (phase - b) * v_block
+                            transform_in(xt + i64(places, phase), x_row, x_pixel, at, v_cell, work)
                 set_i64(memo, piece)
             last = groups * next_chunk // chunks
             for g0 in range(groups * chunk // chunks, last, together):
