@@ -79,7 +79,8 @@ def make_conv(
     Weights are `stored` as "float16" or "bfloat16" and widened as they are read, or as float32 (None).
 
     The taps are taken `span` at a time over all pixels of a band, sums waiting in y meanwhile, so that weights stay in
-    the first-level cache from one pass to the next. What is needed next is asked for early: the next tile's inputs;
+    the first-level cache from one pass to the next. What is needed next is asked for early: the next tile's inputs, and
+    what is added to its products;
     weights `ahead` bytes before their use, or, with `ahead` 0, the next span's in the course of all passes.
 
     turns   "turns" where pixels are counted through rows of `turn`, at least `rows`, that do not touch: `y_gap` bytes
@@ -87,6 +88,7 @@ def make_conv(
     """
     tile = Tile(rows, cols, pixel, lines, stored)
     start, outer, ask, ask_for, add_from = tile.start, tile.outer, tile.ask, tile.ask_for(), tile.add_from
+    ask_sums = Tile(rows, 1, VECTOR_BYTES // 4, lines).ask_for()
     finish = _finish(tile, function)
     first_row, next_row = _rows_of(rows, turns is not None)
     step, biases = tile.weight_bytes, cols * VECTOR_BYTES
@@ -144,6 +146,8 @@ def make_conv(
                             for t in range(t0, t1):
                                 xt = origin + i64(taps, t)
                                 ask_for(xt + next_tile, x_row)
+                                if before != 0 and t - t0 < cols:
+                                    ask_sums(bg + (q + rows) * b_pixel + number * b_gap + (t - t0) * b_plane, b_row)
                                 for _ in range(run):
                                     ask(soon)
                                     soon += pace
