@@ -80,8 +80,8 @@ def make_conv(
 
     The taps are taken `span` at a time over all pixels of a band, sums waiting in y meanwhile, so that weights stay in
     the first-level cache from one pass to the next. What is needed next is asked for early: the next tile's inputs, and
-    what is added to its products;
-    weights `ahead` bytes before their use, or, with `ahead` 0, the next span's in the course of all passes.
+    what is added to its products; weights `ahead` bytes before their use, or, with `ahead` 0, the next span's in the
+    course of all passes.
 
     turns   "turns" where pixels are counted through rows of `turn`, at least `rows`, that do not touch: `y_gap` bytes
             lie between those of the outputs, `r_gap` between those of what is added

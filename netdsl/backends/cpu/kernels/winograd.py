@@ -62,6 +62,7 @@ def make_winograd(
     apart        from one pixel of y and r to the next, in vectors; None: 1
     products_of  "lanes" where a cell may multiply some of a block, None where all multiply whole blocks: a quicker loop
     places       for each block of lanes where its first patch begins, bytes from x
+    phases       of x, as many blocks of lanes each, one after the other
     live         for each cell the first lane that it multiplies, the one after the last, and where the weights begin,
                  bytes from those of a tile of outputs; an end follows
     u_tile       bytes of the weights of a tile of outputs
