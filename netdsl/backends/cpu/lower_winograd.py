@@ -61,9 +61,9 @@ def emit_winograd(
         bias=plan.bank.pack((node.path, "bias", 1), lambda: bias_of(plan, node, y.channels, 1)),
         y=Address(y), r=Address(r) if r else 0, limits=end.limits, zeros=Data(np.zeros(tile.cols * WIDTH, np.float32)),
         scratch=Address(plan.thread_scratch(room)), scratch_bytes=room, images=plan.images, down=down, across=across,
-        depth=depth.blocks, phases=1 if in_lanes(kind) else phases.stride**2, span=max(1, span_bytes // (tile.cols * 4 * WIDTH**2)),
-        groups=groups, blocks=y.blocks, patches=patches, chunks=cut.chunks,
-        together=cut.together, height=y.height, width=y.width, x_image=x.image, x_row=stride * x.row,
+        depth=depth.blocks, phases=1 if in_lanes(kind) else phases.stride**2,
+        span=max(1, span_bytes // (tile.cols * 4 * WIDTH**2)), groups=groups, blocks=y.blocks, patches=patches,
+        chunks=cut.chunks, together=cut.together, height=y.height, width=y.width, x_image=x.image, x_row=stride * x.row,
         x_pixel=stride * x.pixel, **y.strides("y"), r_image=r.image if r else 0, r_plane=r.plane if r else 0,
         r_row=r.row if r else 0, v_block=v_block, v_cell=v_cell, o_cell=o_cell,
     )  # fmt: skip
