@@ -67,11 +67,21 @@ def verdicts(comparisons: Sequence[Comparison]) -> list[Record]:
     ]  # fmt: skip
 
 
+def target(comparison: Comparison) -> float | None:
+    """The least ratio that is aimed at, where one is."""
+    return {w.network: w.targets for w in chosen(None)}.get(comparison.network, {}).get(comparison.batch)
+
+
 def table(comparisons: Sequence[Comparison], peers: Sequence[str]) -> list[tuple[str, ...]]:
     """Rows under `headings(peers)` and "target"."""
-    targets = {w.network: w.targets for w in chosen(None)}
-    aims = [targets.get(c.network, {}).get(c.batch) for c in comparisons]
+    aims = map(target, comparisons)
     return [(*cells(c, peers), f"{aim:g}" if aim else "") for c, aim in zip(comparisons, aims, strict=True)]
+
+
+def short(comparisons: Sequence[Comparison]) -> list[str]:
+    """In words, where the ratio, as a table shows it, is less than its target."""
+    found = [(c, round(c.best[1], 2), target(c) or 0.0) for c in comparisons if c.best]
+    return [f"{c.network}, batch {c.batch}: {ratio:.2f} for {aim:g}" for c, ratio, aim in found if ratio < aim]
 
 
 def main(arguments: Sequence[str] | None = None) -> Record:

@@ -26,7 +26,7 @@ import scaling
 from netdsl.benchmark import Comparison, headings, remarks
 from netdsl.peers import PEERS
 from netdsl.plots import plot_of_comparisons
-from peers import table
+from peers import short, table
 from records import RESULTS, ROOT, Record, checked, read
 
 PROGRAMS = ("peers", "families", "others", "startup", "memory", "scaling", "half", "ladder", "algebra")
@@ -69,16 +69,21 @@ def measure(programs: Sequence[str], folder: Path, arguments: Mapping[str, Seque
             sys.exit(f"bench/{name}.py ended with status {done.returncode}")
 
 
-def draw(folder: Path, quick: bool) -> None:
-    """The plots: speed ratios of the headline networks, and one network's layers under the roof."""
+def draw(folder: Path) -> None:
+    """The speed ratios of the headline networks, as a plot."""
     record = read(folder / "peers.json")
     comparisons = compared(record)
     drawn = [peer for peer in PEERS if peer.name in record["machine"]["versions"]]
     svg = plot_of_comparisons(comparisons, drawn, record["machine"])
     (folder / "peers.svg").write_text(svg, encoding="utf-8")
+
+
+def profile(folder: Path, quick: bool) -> None:
+    """One network's layers, timed and drawn under the roof, with as many threads as the peers had."""
+    threads = read(folder / "peers.json")["threads"]
     network, rounds = ("lenet5", 2) if quick else (ROOFLINE, 50)
-    profile = [sys.executable, "-m", "netdsl", "profile", network, "--threads", record["threads"], "--rounds", rounds]
-    text = checked([*profile, "--json", "--plot", folder / "roofline.svg"])
+    command = [sys.executable, "-m", "netdsl", "profile", network, "--threads", threads, "--rounds", rounds]
+    text = checked([*command, "--json", "--plot", folder / "roofline.svg"])
     (folder / "profile.json").write_text(text, encoding="utf-8")
 
 
@@ -110,7 +115,7 @@ divided by netdsl's. {versions}.
 
 {rows}
 
-Geometric mean of the ratios, {"; ".join(means)}.
+Geometric mean of the ratios, {"; ".join(means)}. {missed(comparisons)}
 
 ![Speed beside other engines](bench/results/peers.svg)
 
@@ -135,7 +140,13 @@ Medians of {record["rounds"]} rounds, measured in the same way, commit {record["
 
 {told}
 </details>
+
+{missed(comparisons)}
 """
+
+
+def missed(comparisons: Sequence[Comparison]) -> str:
+    return f"Short of the target: {'; '.join(short(comparisons)) or 'none'}."
 
 
 def startup_text(record: Record) -> str:
@@ -288,7 +299,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(bool(lines))
     if given.all:
         measure(programs, given.results, QUICK if given.quick else FULL)
-        draw(given.results, given.quick)
+        profile(given.results, given.quick)
+    draw(given.results)
     rewrite(given.readme, given.results)
     return 0
 
