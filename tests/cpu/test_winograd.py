@@ -251,6 +251,16 @@ def test_threads_share_patches_unless_weights_outweigh_them(channels: int, size:
     assert math.ceil(total / winograd_cut(depth, channels // 16, total, 2).patches) == blocks
 
 
+@pytest.mark.parametrize(("channels", "size", "m", "together"), [(64, 56, 4, 1), (128, 28, 4, 1), (256, 14, 5, 2)])
+def test_sums_of_more_tiles_are_kept_where_inputs_leave_the_cache(
+    channels: int, size: int, m: int, together: int
+) -> None:
+    """Of eight images. Then transformed inputs are read less often; for no more tiles than a thread takes at once."""
+    depth, total = depth_of(Conv(channels, (3, 3)), TensorType((channels, size, size)), m), 8 * math.ceil(size / m) ** 2
+    assert winograd_cut(depth, channels // 16, total, 2).together == together
+    assert winograd_cut(depth, channels // 16, total, 16).together == 1
+
+
 def test_a_cut_of_a_large_map_is_found_among_few(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[int] = []
     monkeypatch.setattr(

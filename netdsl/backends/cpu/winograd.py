@@ -202,13 +202,14 @@ def winograd_cut(depth: Depth, blocks: int, total: int, threads: int) -> Cut:
         groups = math.ceil(blocks / tile.cols)
         rows = math.ceil(patches / tile.rows) * tile.rows
         v, m = cells * depth.blocks * patches * vector, cells * tile.cols * patches * vector
-        together = max(1, CACHE_BYTES // 2 // m) if v > CACHE_BYTES // 2 else 1
+        together = max(1, CACHE_BYTES // 2 // m) if v > CACHE_BYTES // 2 else 1  # as costs count it
         spread = 1 + SPREAD * min(4, (v + together * m) / CACHE_BYTES)
         for chunks in {1, min(threads, groups)}:
             units = math.ceil(parts * chunks / threads)  # of the busiest thread
             own = math.ceil(groups / chunks)
             weights = live * own * tile.cols * vector
-            products = units * rows * live * own * tile.cols * (1 + 0.6 / tile.rows)
+            reads = 0.6 / tile.rows + 0.1 / tile.cols - 0.025  # of weights and of V, beside multiply-adds
+            products = units * rows * live * own * tile.cols * (1 + reads)
             transforms = units * patches * cells * (depth.blocks + own * tile.cols) * transform * spread
             near = products + units * weights / NEAR + transforms
             once, all_far = _far(weights, 1), _far(weights, units)
@@ -218,11 +219,24 @@ def winograd_cut(depth: Depth, blocks: int, total: int, threads: int) -> Cut:
                 least = exposed
                 shared = max(chunks, min(groups, math.ceil(wanted(threads) / parts)))
                 cost = near + once + AGAIN * (all_far - once) + PAST * v_far
-                best = Cut(patches, shared, min(together, own), cost)
+                units = parts * shared if threads == 1 else math.ceil(parts * shared / threads / 2)  # taken at once
+                taken = math.ceil(groups / shared) * units
+                best = Cut(patches, shared, min(_tiles_of_m(v, m), own, taken), cost)
         if patches <= 7:
             break
     assert best is not None
     return best
+
+
+def _tiles_of_m(v: int, m: int) -> int:
+    """How many tiles' M to keep at a time, where V and the M of one tile take so many bytes.
+
+    V is read once for all of them. One, where V stays in the second-level cache; else what fits there beside a part of
+    V, and more where V fills that cache by itself.
+    """
+    if v <= CACHE_BYTES // 2:
+        return 1
+    return max(1, (CACHE_BYTES if v > CACHE_BYTES else CACHE_BYTES // 2) // m)
 
 
 def winograd_halo(op: Conv | Deconv, m: int, x: TensorType) -> tuple[int, int, int, int]:
