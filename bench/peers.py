@@ -22,7 +22,7 @@ from netdsl.benchmark import Comparison, Outcome, cells, facts, geometric_means,
 from netdsl.cli.console import print_table
 from netdsl.peers import choose, installed
 from records import Record, numbers, write
-from workloads import MEAN_TARGETS, Workload, chosen
+from workloads import MEAN_TARGETS, Workload, chosen, workload
 
 _SECONDS = 7200  # chosen: a process is stopped after so long
 
@@ -69,7 +69,7 @@ def verdicts(comparisons: Sequence[Comparison]) -> list[Record]:
 
 def target(comparison: Comparison) -> float | None:
     """The least ratio that is aimed at, where one is."""
-    return {w.network: w.targets for w in chosen(None)}.get(comparison.network, {}).get(comparison.batch)
+    return workload(comparison.network).targets.get(comparison.batch)
 
 
 def table(comparisons: Sequence[Comparison], peers: Sequence[str]) -> list[tuple[str, ...]]:

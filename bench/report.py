@@ -146,6 +146,7 @@ Medians of {record["rounds"]} rounds, measured in the same way, commit {record["
 
 
 def missed(comparisons: Sequence[Comparison]) -> str:
+    """A sentence on the ratios that are less than their targets."""
     return f"Short of the target: {'; '.join(short(comparisons)) or 'none'}."
 
 

@@ -81,7 +81,7 @@ GROUPS = {"headline": HEADLINE, "families": FAMILIES, "others": OTHERS}
 
 
 def workload(network: str) -> Workload:
-    """The workload of a network that ships, or one without targets for any other."""
+    """The workload of a network that ships, or one with the targets of any other."""
     return next((w for w in WORKLOADS if w.network == network), Workload(network))
 
 

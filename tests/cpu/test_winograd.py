@@ -14,6 +14,7 @@ from netdsl.backends import cpu, reference
 from netdsl.backends.cpu import demands, winograd
 from netdsl.backends.cpu.kernels.matrices import Matrix, inputs, output, weight
 from netdsl.backends.cpu.phases import Phases
+from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.tiles import tile_for, wanted
 from netdsl.backends.cpu.winograd import depth_of, phases_of, ways_to_run, winograd_cut, winograd_size
 from netdsl.ops.conv import Conv
@@ -251,14 +252,22 @@ def test_threads_share_patches_unless_weights_outweigh_them(channels: int, size:
     assert math.ceil(total / winograd_cut(depth, channels // 16, total, 2).patches) == blocks
 
 
-@pytest.mark.parametrize(("channels", "size", "m", "together"), [(64, 56, 4, 1), (128, 28, 4, 1), (256, 14, 5, 2)])
-def test_sums_of_more_tiles_are_kept_where_inputs_leave_the_cache(
-    channels: int, size: int, m: int, together: int
-) -> None:
-    """Of eight images. Then transformed inputs are read less often; for no more tiles than a thread takes at once."""
-    depth, total = depth_of(Conv(channels, (3, 3)), TensorType((channels, size, size)), m), 8 * math.ceil(size / m) ** 2
-    assert winograd_cut(depth, channels // 16, total, 2).together == together
-    assert winograd_cut(depth, channels // 16, total, 16).together == 1
+@pytest.mark.parametrize(("v", "m", "tiles"), [(4, 1, 1), (5, 1, 4), (8, 1, 4), (9, 1, 8), (9, 3, 2), (99, 20, 1)])
+def test_sums_of_more_tiles_are_kept_where_inputs_leave_the_cache(v: int, m: int, tiles: int) -> None:
+    """In eighths of that cache. Transformed inputs are read once for all of these tiles."""
+    eighth = winograd.CACHE_BYTES // 8
+    assert winograd._tiles_of_m(v * eighth, m * eighth) == tiles
+
+
+@pytest.mark.parametrize("threads", [1, 2, 16])
+def test_sums_are_kept_for_no_more_tiles_than_a_thread_takes_at_once(threads: int) -> None:
+    """That is half of its own, the other half staying for those that are done before it; all, if it is alone."""
+    depth, blocks, total = depth_of(Conv(512, (3, 3)), TensorType((512, 7, 7)), 4), 512 // WIDTH, 32
+    cut = winograd_cut(depth, blocks, total, threads)
+    groups = math.ceil(blocks / tile_for(cut.patches, blocks).cols)
+    units = math.ceil(math.ceil(total / cut.patches) * cut.chunks / threads)
+    at_once = units if threads == 1 else math.ceil(units / 2)
+    assert 1 <= cut.together <= math.ceil(groups / cut.chunks) * at_once
 
 
 def test_a_cut_of_a_large_map_is_found_among_few(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -208,7 +208,7 @@ def winograd_cut(depth: Depth, blocks: int, total: int, threads: int) -> Cut:
             units = math.ceil(parts * chunks / threads)  # of the busiest thread
             own = math.ceil(groups / chunks)
             weights = live * own * tile.cols * vector
-            reads = 0.6 / tile.rows + 0.1 / tile.cols - 0.025  # of weights and of V, beside multiply-adds
+            reads = 0.6 / tile.rows + 0.1 / tile.cols - 0.025  # of weights; of V, above four blocks at a time
             products = units * rows * live * own * tile.cols * (1 + reads)
             transforms = units * patches * cells * (depth.blocks + own * tile.cols) * transform * spread
             near = products + units * weights / NEAR + transforms
@@ -219,8 +219,8 @@ def winograd_cut(depth: Depth, blocks: int, total: int, threads: int) -> Cut:
                 least = exposed
                 shared = max(chunks, min(groups, math.ceil(wanted(threads) / parts)))
                 cost = near + once + AGAIN * (all_far - once) + PAST * v_far
-                units = parts * shared if threads == 1 else math.ceil(parts * shared / threads / 2)  # taken at once
-                taken = math.ceil(groups / shared) * units
+                at_once = parts * shared if threads == 1 else math.ceil(parts * shared / threads / 2)
+                taken = math.ceil(groups / shared) * at_once  # tiles, by a thread that takes half of its own units
                 best = Cut(patches, shared, min(_tiles_of_m(v, m), own, taken), cost)
         if patches <= 7:
             break
