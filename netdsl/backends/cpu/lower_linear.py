@@ -22,7 +22,7 @@ from netdsl.backends.cpu.precision import halved
 from netdsl.backends.cpu.taps import Taps, taps_of
 from netdsl.backends.cpu.target import FMA_FROM_MEMORY, WIDTH
 from netdsl.backends.cpu.tiles import Share, TileShape, share_for, tile_for, wanted
-from netdsl.backends.cpu.views import Address, Data, View, floats, table
+from netdsl.backends.cpu.views import Address, Data, View, table
 from netdsl.graph.ir import Node
 from netdsl.ops.conv import Conv
 from netdsl.ops.deconv import Deconv
@@ -204,8 +204,8 @@ def _emit_tiles(
     span, ahead = _span(packed, images * height * width > tile.rows * tile.lines)
     plan.emit(
         Kernel("conv", "conv", (*shape, end.function, packed.stored, "turns" if turn else None)), node, work,
-        share.bands * share.chunks, x=Address(x), w=data, bias=bias, zeros=floats(*[0.0] * tile.cols * WIDTH),
-        taps=table(packed.offsets), n_taps=len(packed.offsets), run=packed.run, span=span, ahead=ahead,
+        share.bands * share.chunks, x=Address(x), w=data, bias=bias, taps=table(packed.offsets),
+        n_taps=len(packed.offsets), run=packed.run, span=span, ahead=ahead,
         group_offsets=table(packed.group_offsets), y=Address(y), r=Address(r) if r else 0, limits=end.limits,
         images=images, groups=len(packed.group_offsets), blocks=y.blocks, bands=share.bands, chunks=share.chunks,
         together=share.together, height=height, width=width, last_width=last, turn=turn, x_image=x.image,

@@ -21,6 +21,7 @@ from netdsl.backends.cpu.target import WIDTH as WIDTH
 
 LLVM_VEC = ir.VectorType(ir.FloatType(), WIDTH)
 F32, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+INFINITY_BITS = 0x7F800000  # of a float32: all bits of its exponent
 
 
 class VecType(types.Type):
@@ -208,6 +209,18 @@ def strided(step: int) -> Any:
         return vec(types.intp), codegen
 
     return load_strided
+
+
+@intrinsic
+def finite(typingctx: Any, address: Any) -> Any:
+    """1 where the float32 at an address is finite, 0 where it is an infinity or no number."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        bits = emit_load(builder, args[0], I32, 4)
+        exponent = builder.and_(bits, ir.Constant(I32, INFINITY_BITS))
+        return builder.zext(builder.icmp_unsigned("<", exponent, ir.Constant(I32, INFINITY_BITS)), I64)
+
+    return types.intp(types.intp), codegen
 
 
 @intrinsic

@@ -64,13 +64,15 @@ class Tile:
     ask_for(write)(at, line)      ask early for the pixels of a tile at `at`
     slide(taps, apart)(t, x, w)   t[0, m, 0] += sum over s of x[m * pixel + s * apart] * w[s], lane by lane: a row of a
                                   depthwise filter, each input read once (one line, one column)
-    add_from(t, at, ...)          t[l, m, n] += the vector at `at + l * line + m * row + n * col`
-    clamp(t, low, high)           t limited to low .. high, vectors
+    take(at, ...)                 t[l, m, n] = the vector at `at + l * line + m * row + n * col`
+    add_from(t, at, ...)          t[l, m, n] += that vector
+    at_least(t, low)              t limited from below, by a vector
+    at_most(t, high)              t limited from above
     put(t, at, ...)               store the tile
     put_first(t, at, row, lanes)  store rows `row` bytes apart whose vectors touch: `lanes` floats of each (one line)
 
-    add_from and put take (line, row, col) in bytes, how many lines, rows and columns are real, and (split, gap): rows
-    from `split` on, at least 1, lie `gap` bytes further away.
+    take, add_from and put are given (line, row, col) in bytes, how many lines, rows and columns are real, and
+    (split, gap): rows from `split` on, at least 1, lie `gap` bytes further away.
     """
 
     rows: int
@@ -216,6 +218,23 @@ class Tile:
         return slide
 
     @property
+    def take(self) -> Any:
+        kind, shape = self.type, (self.lines, self.rows, self.cols)
+
+        @intrinsic
+        def take(
+            typingctx: Any, at: Any, line: Any, row: Any, col: Any,
+            lines: Any, rows: Any, cols: Any, split: Any, gap: Any,
+        ) -> Any:  # fmt: skip
+            def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+                nothing = ir.Constant(ir.ArrayType(LLVM_VEC, kind.count), ir.Undefined)
+                return _read(builder, shape, nothing, args, lambda b, x, y: y)
+
+            return kind(*[types.intp] * 9), codegen
+
+        return take
+
+    @property
     def add_from(self) -> Any:
         kind, shape = self.type, (self.lines, self.rows, self.cols)
 
@@ -225,45 +244,35 @@ class Tile:
             lines: Any, rows: Any, cols: Any, split: Any, gap: Any,
         ) -> Any:  # fmt: skip
             def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-                zeros = emit_room(builder)
-                sums = []
-                with builder.if_else(_is_whole(builder, shape, args[5:]), likely=True) as ways:
-                    for way, all_real in zip(ways, (True, False), strict=True):
-                        with way:
-                            total = args[0]
-                            if not all_real:
-                                builder.store(ir.Constant(LLVM_VEC, [0.0] * WIDTH), zeros)
-                            for k, place in _cells(builder, shape, args[1:], None if all_real else zeros):
-                                term = builder.load(place)
-                                term.align = 4
-                                sum_ = builder.fadd(builder.extract_value(total, k), term)
-                                total = builder.insert_value(total, sum_, k)
-                            sums.append((total, builder.block))
-                out = builder.phi(args[0].type)
-                for total, block in sums:
-                    out.add_incoming(total, block)
-                return out
+                return _read(builder, shape, args[0], args[1:], lambda b, x, y: b.fadd(x, y))
 
             return kind(kind, *[types.intp] * 9), codegen
 
         return add_from
 
     @property
-    def clamp(self) -> Any:
+    def at_least(self) -> Any:
+        return self._limited(emit_max)
+
+    @property
+    def at_most(self) -> Any:
+        return self._limited(emit_min)
+
+    def _limited(self, emit: Any) -> Any:
+        """The intrinsic that limits every vector on one side."""
         kind = self.type
 
         @intrinsic
-        def clamp(typingctx: Any, t: Any, low: Any, high: Any) -> Any:
+        def limited(typingctx: Any, t: Any, limit: Any) -> Any:
             def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-                value, low, high = args
+                value, limit = args
                 for i in range(kind.count):
-                    v = emit_min(builder, high, emit_max(builder, low, builder.extract_value(value, i)))
-                    value = builder.insert_value(value, v, i)
+                    value = builder.insert_value(value, emit(builder, limit, builder.extract_value(value, i)), i)
                 return value
 
-            return kind(kind, vec, vec), codegen
+            return kind(kind, vec), codegen
 
-        return clamp
+        return limited
 
     @property
     def put(self) -> Any:
@@ -306,6 +315,27 @@ class Tile:
             return types.void(kind, *[types.intp] * 3), codegen
 
         return put_first
+
+
+def _read(builder: Any, shape: tuple[int, int, int], tile: Any, args: Any, join: Any) -> Any:
+    """The tile that `join` makes of each of its vectors and the one in memory, zeros where that is not real."""
+    zeros = emit_room(builder)
+    ends = []
+    with builder.if_else(_is_whole(builder, shape, args[4:]), likely=True) as ways:
+        for way, all_real in zip(ways, (True, False), strict=True):
+            with way:
+                joined = tile
+                if not all_real:
+                    builder.store(ir.Constant(LLVM_VEC, [0.0] * WIDTH), zeros)
+                for k, place in _cells(builder, shape, args, None if all_real else zeros):
+                    term = builder.load(place)
+                    term.align = 4
+                    joined = builder.insert_value(joined, join(builder, builder.extract_value(tile, k), term), k)
+                ends.append((joined, builder.block))
+    out = builder.phi(tile.type)
+    for joined, block in ends:
+        out.add_incoming(joined, block)
+    return out
 
 
 def _is_whole(builder: Any, shape: tuple[int, int, int], args: Any) -> Any:

@@ -14,21 +14,28 @@ from collections.abc import Callable
 from typing import Any
 
 from netdsl.backends.cpu.kernels.functions import FUNCTIONS
-from netdsl.backends.cpu.simd import VECTOR_BYTES, broadcast, i64, leaf, load, store
+from netdsl.backends.cpu.simd import VECTOR_BYTES, broadcast, finite, i64, leaf, load, store
 from netdsl.backends.cpu.tile import Tile
+
+LOW, HIGH, LAST = 1, 2, 4  # of the last taps' epilogue
 
 
 def _finish(tile: Tile, function: str | None) -> Any:
-    """The epilogue: limits, store; then, while the tile is in L1, an elementwise function over it."""
-    clamp, put = tile.clamp, tile.put
+    """The epilogue: limits, store; then, while the tile is in L1, an elementwise function over it.
+
+    Its `last` is 0 while sums are to come, and then LAST, with LOW and HIGH where there is such a limit.
+    """
+    at_least, at_most, put = tile.at_least, tile.at_most, tile.put
     if function is None:
 
         @leaf
         def finish(  # type: ignore[no-untyped-def]
             acc, y, y_row, y_pixel, y_plane, lines, rows, cols, split, gap, low, high, a, last
         ):
-            if last:
-                acc = clamp(acc, low, high)
+            if last & LOW:
+                acc = at_least(acc, low)
+            if last & HIGH:
+                acc = at_most(acc, high)
             put(acc, y, y_row, y_pixel, y_plane, lines, rows, cols, split, gap)
 
         return finish
@@ -39,7 +46,7 @@ def _finish(tile: Tile, function: str | None) -> Any:
         acc, y, y_row, y_pixel, y_plane, lines, rows, cols, split, gap, low, high, a, last
     ):
         put(acc, y, y_row, y_pixel, y_plane, lines, rows, cols, split, gap)
-        if last:
+        if last != 0:
             for n in range(cols):
                 for line in range(lines):
                     for m in range(rows):
@@ -78,29 +85,34 @@ def make_conv(
 
     Weights are `stored` as "float16" or "bfloat16" and widened as they are read, or as float32 (None).
 
-    The taps are taken `span` at a time over all pixels of a band, sums waiting in y meanwhile, so that weights stay in
-    the first-level cache from one pass to the next. What is needed next is asked for early: the next tile's inputs, and
-    what is added to its products; weights `ahead` bytes before their use, or, with `ahead` 0, the next span's in the
-    course of all passes.
+    The taps are taken in equal parts of at most `span` over all pixels of a band, sums waiting in y meanwhile, so that
+    weights stay in the first-level cache from one pass to the next. What is needed next is asked for early: inputs,
+    outputs and residuals of the next tile; weights `ahead` bytes before their use, or, with `ahead` 0, in the course of
+    all passes, those of the next part.
 
     turns   "turns" where pixels are counted through rows of `turn`, at least `rows`, that do not touch: `y_gap` bytes
             lie between those of the outputs, `r_gap` between those of what is added
     """
     tile = Tile(rows, cols, pixel, lines, stored)
-    start, outer, ask, ask_for, add_from = tile.start, tile.outer, tile.ask, tile.ask_for(), tile.add_from
-    ask_sums = Tile(rows, 1, VECTOR_BYTES // 4, lines).ask_for()
+    start, take, outer, ask, ask_for, add_from = (
+        tile.start, tile.take, tile.outer, tile.ask, tile.ask_for(), tile.add_from
+    )  # fmt: skip
+    column = Tile(rows, 1, VECTOR_BYTES // 4, lines)
+    ask_residuals, ask_outputs = column.ask_for(), column.ask_for(write=True)
     finish = _finish(tile, function)
     first_row, next_row = _rows_of(rows, turns is not None)
     step, biases = tile.weight_bytes, cols * VECTOR_BYTES
 
     def conv(  # type: ignore[no-untyped-def]
-        begin, end, parts, x, w, bias, zeros, taps, n_taps, run, span, ahead, group_offsets, y, r, limits,
+        begin, end, parts, x, w, bias, taps, n_taps, run, span, ahead, group_offsets, y, r, limits,
         images, groups, blocks, bands, chunks, together, height, width, last_width, turn,
         x_image, x_row, w_group, y_image, y_plane, y_row, y_pixel, y_gap, r_image, r_plane, r_row, r_pixel, r_gap,
     ):  # fmt: skip
         lowest, highest, a = broadcast(limits), broadcast(limits + 4), broadcast(limits + 8)
         down = (height + lines - 1) // lines
         stripes = images * down
+        spans = max(1, (n_taps + span - 1) // span)
+        limited = LAST + LOW * finite(limits) + HIGH * finite(limits + 4)
         unit, stop = bands * chunks * begin // parts, bands * chunks * end // parts
         while unit < stop:
             chunk, band = unit // bands, unit % bands
@@ -111,14 +123,10 @@ def make_conv(
             pace = step if ahead != 0 else (step + passes - 1) // passes
             for g in range(groups * chunk // chunks, groups * (chunk + 1) // chunks):
                 valid = min(cols, blocks - g * cols)
-                for t0 in range(0, max(1, n_taps), span):
-                    t1 = min(n_taps, t0 + span)
-                    last = t1 == n_taps
-                    begin = bias + g * biases if t0 == 0 else zeros
-                    # what is added before the products: the residual, or the sums so far
-                    before, b_image, b_plane, b_row, b_pixel, b_gap = r, r_image, r_plane, r_row, r_pixel, r_gap
-                    if t0 != 0:
-                        before, b_image, b_plane, b_row, b_pixel, b_gap = y, y_image, y_plane, y_row, y_pixel, y_gap
+                for s in range(spans):
+                    t0, t1 = n_taps * s // spans, n_taps * (s + 1) // spans
+                    last = limited if t1 == n_taps else 0
+                    adds = r != 0 and t0 == 0
                     ws = w + g * w_group + t0 * run * step
                     size = (t1 - t0) * run * step
                     soon = ws + (ahead if ahead != 0 else size)
@@ -128,16 +136,19 @@ def make_conv(
                         later, below = (stripe + 1) // down, (stripe + 1) % down * lines
                         next_line = (later - image) * x_image + (below - p) * x_row
                         yg = y + image * y_image + p * y_row + g * cols * y_plane
-                        bg = before + image * b_image + p * b_row + g * cols * b_plane
+                        rg = r + image * r_image + p * r_row + g * cols * r_plane
                         tall = min(lines, height - p)
                         here = width if p < height - 1 else last_width
                         number, left = first_row(p * width, turn)
                         for q in range(0, here, rows):
                             wide = min(rows, here - q)
-                            acc = start(begin)
-                            if before != 0:
-                                bt = bg + q * b_pixel + number * b_gap
-                                acc = add_from(acc, bt, b_row, b_pixel, b_plane, tall, wide, valid, left, b_gap)
+                            yt, rt = yg + q * y_pixel + number * y_gap, rg + q * r_pixel + number * r_gap
+                            if t0 == 0:
+                                acc = start(bias + g * biases)
+                                if adds:
+                                    acc = add_from(acc, rt, r_row, r_pixel, r_plane, tall, wide, valid, left, r_gap)
+                            else:
+                                acc = take(yt, y_row, y_pixel, y_plane, tall, wide, valid, left, y_gap)
                             origin = xg + 4 * q * pixel
                             wt = ws
                             if ahead != 0:
@@ -146,15 +157,16 @@ def make_conv(
                             for t in range(t0, t1):
                                 xt = origin + i64(taps, t)
                                 ask_for(xt + next_tile, x_row)
-                                if before != 0 and t - t0 < cols:
-                                    ask_sums(bg + (q + rows) * b_pixel + number * b_gap + (t - t0) * b_plane, b_row)
+                                if t - t0 < cols:
+                                    ask_outputs(yt + rows * y_pixel + (t - t0) * y_plane, y_row)
+                                    if adds:
+                                        ask_residuals(rt + rows * r_pixel + (t - t0) * r_plane, r_row)
                                 for _ in range(run):
                                     ask(soon)
                                     soon += pace
                                     acc = outer(acc, xt, x_row, wt)
                                     xt += 4
                                     wt += step
-                            yt = yg + q * y_pixel + number * y_gap
                             finish(
                                 acc, yt, y_row, y_pixel, y_plane, tall, wide, valid, left, y_gap,
                                 lowest, highest, a, last,
@@ -198,6 +210,6 @@ def make_depthwise(rows: int, pixel: int, taps: int, apart: int, function: str |
                     wide = min(rows, width - q)
                     if r != 0:
                         acc = add_from(acc, rt, r_row, r_pixel, r_plane, 1, wide, 1, rows, 0)
-                    finish(acc, yt, y_row, y_pixel, y_plane, 1, wide, 1, rows, 0, low, high, a, True)
+                    finish(acc, yt, y_row, y_pixel, y_plane, 1, wide, 1, rows, 0, low, high, a, LAST + LOW + HIGH)
 
     return depthwise

@@ -33,14 +33,14 @@ INFINITY = np.float32(np.inf)
 
 def _finish(tile: Tile, function: str | None) -> Any:
     """The epilogue: residual, limits, store; then, while the tile is in L1, an elementwise function over it."""
-    add_from, clamp, put, most = tile.add_from, tile.clamp, tile.put_first, tile.rows
+    add_from, at_least, at_most, put, most = tile.add_from, tile.at_least, tile.at_most, tile.put_first, tile.rows
     if function is None:
 
         @leaf
         def finish(acc, y, y_plane, r, r_plane, planes, vectors, lanes, low, high, a):  # type: ignore[no-untyped-def]
             if r != 0:
                 acc = add_from(acc, r, 0, r_plane, VECTOR_BYTES, 1, planes, vectors, most, 0)
-            put(clamp(acc, low, high), y, y_plane, lanes)
+            put(at_most(at_least(acc, low), high), y, y_plane, lanes)
 
         return finish
     apply = FUNCTIONS[function]

@@ -53,6 +53,15 @@ def _limited(function: str | None) -> Any:
     return call
 
 
+@leaf
+def even(left, most):  # type: ignore[no-untyped-def]
+    """The size of the first of the fewest parts of `left` that are at most `most` and as large as one another."""
+    if left <= most:
+        return left  # no division
+    parts = (left + most - 1) // most
+    return (left + parts - 1) // parts
+
+
 def make_winograd(
     m: int, size: int, rows: int, cols: int, function: str | None, products_of: str | None = None,
     apart: int | None = None,
@@ -71,7 +80,7 @@ def make_winograd(
     """
     finish = _limited(function)
     tile = Tile(rows, cols, VECTOR_BYTES // 4)
-    start, outer, add_from, put = tile.start, tile.outer, tile.add_from, tile.put
+    start, take, outer, put = tile.start, tile.take, tile.outer, tile.put
     side = m + size - 1
     cells = side * side
     input_1d, output_1d = transform(inputs(side)), transform(output(m, size))
@@ -168,8 +177,10 @@ def make_winograd(
                     for g in range(g0, g1):
                         product = o + e * o_cell + (g - g0) * cols * v_block
                         ws = ue + g * u_tile
-                        for b0 in range(lane0 // lanes, (lane1 + lanes - 1) // lanes, span):
-                            begin, stop = max(lane0, b0 * lanes), min(lane1, (b0 + span) * lanes)
+                        b0, b_end = lane0 // lanes, (lane1 + lanes - 1) // lanes
+                        while b0 < b_end:
+                            b1 = b0 + even(b_end - b0, span)
+                            begin, stop = max(lane0, b0 * lanes), min(lane1, b1 * lanes)
                             # the weights that come next, a little with every step
                             soon = ws + (stop - begin) * step
                             if stop == lane1:
@@ -177,14 +188,16 @@ def make_winograd(
                             for t in range(0, count, rows):
                                 wide = min(rows, count - t)
                                 pt = product + t * VECTOR_BYTES
-                                acc = start(zeros)
-                                if begin != lane0:
-                                    acc = add_from(acc, pt, 0, VECTOR_BYTES, v_block, 1, wide, cols, rows, 0)
+                                if begin == lane0:
+                                    acc = start(zeros)
+                                else:
+                                    acc = take(pt, 0, VECTOR_BYTES, v_block, 1, wide, cols, rows, 0)
                                 vt = v + e * v_cell + b0 * v_block + t * VECTOR_BYTES
                                 acc = multiply(acc, vt, v_block, ws, soon, pace, begin, stop)
                                 soon += pace * (stop - begin)
                                 put(acc, pt, 0, VECTOR_BYTES, v_block, 1, wide, cols, rows, 0)
                             ws += (stop - begin) * step
+                            b0 = b1
                 for k in range(g0 * cols, min(blocks, g1 * cols)):
                     lift = load(bias + k * VECTOR_BYTES)
                     for t in range(count):
