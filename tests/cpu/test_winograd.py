@@ -245,6 +245,7 @@ def test_a_cut_covers_the_work(threads: int, total: int) -> None:
     assert math.ceil(total / cut.patches) * cut.chunks >= min(groups, wanted(threads))
 
 
+@pytest.mark.skipif(WIDTH != 16, reason="these layers were chosen for vectors of 16 lanes")
 @pytest.mark.parametrize(("channels", "size", "m", "blocks"), [(256, 14, 5, 2), (512, 7, 4, 1)])
 def test_threads_share_patches_unless_weights_outweigh_them(channels: int, size: int, m: int, blocks: int) -> None:
     """Of eight images: by patches each thread transforms its own; by outputs each reads weights of its own."""
