@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 from unittest import mock
 
-from netdsl.backends.cpu import lower_linear, planner, program, streams, tiles, turns, winograd
+from netdsl.backends.cpu import lower_linear, lower_winograd, planner, program, streams, tiles, turns, winograd
 from netdsl.backends.cpu.program import Plan, Program
 from netdsl.benchmark import facts, interleave, noise
 from netdsl.cli.console import print_table
@@ -53,6 +53,8 @@ def _scaled(values: dict[int, float], factor: float) -> dict[int, float]:
 
 CHOICES = (
     Choice(lower_linear, "SPAN_BYTES", (0, 8192, 16384, 32768), ("resnet18", "resnet50", "googlenet")),
+    Choice(lower_linear, "WHOLE_BYTES", (0, 1 << 14, 3 << 14), ("resnet18", "resnet50", "googlenet")),
+    Choice(lower_winograd, "PANEL_BYTES", (3 << 13, 3 << 14, 1 << 16), ("resnet18", "resnet50", "vgg16_bn")),
     Choice(lower_linear, "AHEAD", (0, 2048, 8192), ("alexnet", "resnet18", "resnet50")),
     Choice(winograd, "BYTES_PER_FMA", (1.5, 4.0), ("resnet18", "alexnet", "squeezenet1_1")),
     Choice(

@@ -31,7 +31,9 @@ from netdsl.plan.windows import deconv_convs, deconv_phases
 
 F32 = NDArray[np.float32]
 
-SPAN_BYTES = 24 * 1024  # measured (bench/choices.py); half a first-level cache of 48 KiB, which others may share
+# Both measured (bench/choices.py) with a first-level cache of 48 KiB, which others may share:
+SPAN_BYTES = 24 * 1024  # of weights that are taken together while sums wait
+WHOLE_BYTES = 32 * 1024  # of weights that are taken whole, so that none waits
 AHEAD = 4096  # bytes; measured (bench/choices.py), where weights come from beyond the second-level cache
 
 
@@ -64,7 +66,7 @@ def lower_conv(plan: Planner, index: int) -> None:
         return
     if index in plan.winograd:
         rows = partial(plan.bank.rows, node, "weight")
-        emit_winograd(plan, node, op, rows, plan.winograd[index], x, y, end, work, SPAN_BYTES)
+        emit_winograd(plan, node, op, rows, plan.winograd[index], x, y, end, work)
         return
     weight = LazyWeight(node.weights["weight"].shape, lambda: plan.bank.rows(node, "weight"))
     _emit_conv(plan, node, weight, op.groups, op.stride, x, y, taps_of(op), end, work)
@@ -115,7 +117,7 @@ def lower_deconv(plan: Planner, index: int) -> None:
                 moved = replace(end, residual=end.residual and _every(end.residual, op.stride, a, b, height, width))
                 share = work // (op.stride[0] * op.stride[1])
                 if m := plan.winograd.get(index):
-                    emit_winograd(plan, node, convs[a, b], cells, m, x, phase, moved, share, SPAN_BYTES, f"{a}.{b}")
+                    emit_winograd(plan, node, convs[a, b], cells, m, x, phase, moved, share, f"{a}.{b}")
                     continue
                 part = LazyWeight((k, per_group, len(cells_h), len(cells_w)), cells)
                 taps = Taps(tuple(offsets_h), tuple(offsets_w))
@@ -224,12 +226,12 @@ def _gap(view: View) -> int:
 def _span(packed: PackedConv, passes: bool) -> tuple[int, int]:
     """Taps that are taken together, and how early weights are asked for (0: in the course of the span before).
 
-    Weights that are read once are taken whole.
+    Weights that are read once are taken whole, and so are few.
     """
     taps, tap_bytes = len(packed.offsets), packed.run * packed.outputs * packed.weight_bytes
     if not passes:
         return max(1, taps), AHEAD
-    return max(1, min(taps, SPAN_BYTES // max(1, tap_bytes))), 0
+    return max(1, taps if taps * tap_bytes <= WHOLE_BYTES else SPAN_BYTES // tap_bytes), 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,9 @@ from netdsl.graph.ir import Node
 from netdsl.ops.conv import Conv
 from netdsl.tensor import TensorType
 
+# measured (bench/choices.py) with a first-level cache of 48 KiB, which others may share
+PANEL_BYTES = 32 * 1024  # of weights that are taken together, over all patches
+
 
 def _whole_lines(size: int) -> int:
     """Bytes rounded up to cache lines, which every vector divides."""
@@ -29,12 +32,9 @@ def _whole_lines(size: int) -> int:
 
 def emit_winograd(
     plan: Planner, node: Node, op: Conv, weight: Callable[[], F32 | Rows], m: int, x: View, y: View, end: Epilogue,
-    work: int, span_bytes: int, part: str = "",
+    work: int, part: str = "",
 ) -> None:  # fmt: skip
-    """A convolution by F(m x m, r x r): a node's, or that of a `part` of its outputs.
-
-    span_bytes  of weights that are taken together, over all patches
-    """
+    """A convolution by F(m x m, r x r): a node's, or that of a `part` of its outputs."""
     kind = plan.graph.nodes[node.inputs[0]].type
     phases, depth = phases_of(op), depth_of(op, kind, m)
     down, across, side = math.ceil(y.height / m), math.ceil(y.width / m), m + phases.taps - 1
@@ -62,7 +62,7 @@ def emit_winograd(
         y=Address(y), r=Address(r) if r else 0, limits=end.limits, zeros=Data(np.zeros(tile.cols * WIDTH, np.float32)),
         scratch=Address(plan.thread_scratch(room)), scratch_bytes=room, images=plan.images, down=down, across=across,
         depth=depth.blocks, phases=1 if in_lanes(kind) else phases.stride**2,
-        span=max(1, span_bytes // (tile.cols * 4 * WIDTH**2)), groups=groups, blocks=y.blocks, patches=patches,
+        span=max(1, PANEL_BYTES // (tile.cols * 4 * WIDTH**2)), groups=groups, blocks=y.blocks, patches=patches,
         chunks=cut.chunks, together=cut.together, height=y.height, width=y.width, x_image=x.image, x_row=stride * x.row,
         x_pixel=stride * x.pixel, **y.strides("y"), r_image=r.image if r else 0, r_plane=r.plane if r else 0,
         r_row=r.row if r else 0, v_block=v_block, v_cell=v_cell, o_cell=o_cell,
