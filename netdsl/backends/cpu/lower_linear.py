@@ -224,9 +224,9 @@ def _gap(view: View) -> int:
 
 
 def _span(packed: PackedConv, passes: bool) -> tuple[int, int]:
-    """Taps that are taken together, and how early weights are asked for (0: in the course of the span before).
+    """The most taps to take together, and how early weights are asked for (0: in the course of those before).
 
-    Weights that are read once are taken whole, and so are few.
+    Weights that are read once are taken whole, and so are those of up to WHOLE_BYTES.
     """
     taps, tap_bytes = len(packed.offsets), packed.run * packed.outputs * packed.weight_bytes
     if not passes:
