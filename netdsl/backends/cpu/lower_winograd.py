@@ -52,7 +52,9 @@ def emit_winograd(
     room = LINE + _whole_lines(vector * (2 * cells + 32) + cells * (v_cell + o_cell))
     corner, stride, places = _phase_places(op, x, in_lanes(kind))
     products = [(*lanes, start * tile.cols * vector) for lanes, start in zip(depth.live, depth.starts, strict=False)]
-    products_of = "lanes" if any(lane % WIDTH for lanes in depth.live for lane in lanes) else None
+    some = "blocks" if len(set(depth.live)) > 1 else None
+    products_of = "lanes" if any(lane % WIDTH for lanes in depth.live for lane in lanes) else some
+    tall_end, wide_begin, wide_end = (n * depth.own // WIDTH for n in phases.whole_ones)
     apart = y.pixel // vector if y.pixel != vector else None
     plan.emit(
         Kernel("winograd", "winograd", (m, phases.taps, tile.rows, tile.cols, end.function, products_of, apart)), node,
@@ -61,11 +63,11 @@ def emit_winograd(
         bias=plan.bank.pack((node.path, "bias", 1), lambda: bias_of(plan, node, y.channels, 1)),
         y=Address(y), r=Address(r) if r else 0, limits=end.limits, zeros=Data(np.zeros(tile.cols * WIDTH, np.float32)),
         scratch=Address(plan.thread_scratch(room)), scratch_bytes=room, images=plan.images, down=down, across=across,
-        depth=depth.blocks, phases=1 if in_lanes(kind) else phases.stride**2,
-        span=max(1, PANEL_BYTES // (tile.cols * 4 * WIDTH**2)), groups=groups, blocks=y.blocks, patches=patches,
-        chunks=cut.chunks, together=cut.together, height=y.height, width=y.width, x_image=x.image, x_row=stride * x.row,
-        x_pixel=stride * x.pixel, **y.strides("y"), r_image=r.image if r else 0, r_plane=r.plane if r else 0,
-        r_row=r.row if r else 0, v_block=v_block, v_cell=v_cell, o_cell=o_cell,
+        depth=depth.blocks, phases=1 if in_lanes(kind) else phases.stride**2, tall_end=tall_end, wide_begin=wide_begin,
+        wide_end=wide_end, span=max(1, PANEL_BYTES // (tile.cols * 4 * WIDTH**2)), groups=groups, blocks=y.blocks,
+        patches=patches, chunks=cut.chunks, together=cut.together, height=y.height, width=y.width, x_image=x.image,
+        x_row=stride * x.row, x_pixel=stride * x.pixel, **y.strides("y"), r_image=r.image if r else 0,
+        r_plane=r.plane if r else 0, r_row=r.row if r else 0, v_block=v_block, v_cell=v_cell, o_cell=o_cell,
     )  # fmt: skip
 
 

@@ -42,18 +42,21 @@ class Phases:
         groups = ((whole, short), (whole, whole), (short, whole), (short, short))
         return [(a, b) for rows, columns in groups for a in rows for b in columns]
 
+    @property
+    def whole_ones(self) -> tuple[int, int, int]:
+        """Phases before the first number have r taps along rows, those from the second to the third along columns."""
+        short, side = self.whole * (self.stride - self.whole), self.whole * self.whole
+        return short + side, short, 2 * short + side
+
     def live(self, points: int) -> list[tuple[int, int]]:
         """For each of points x points products of Winograd's algorithm, the first phase that has it and the one after.
 
         The last point is infinity, where a polynomial's value is its highest coefficient: the r-th tap.
         """
-        side, short = self.whole * self.whole, self.whole * (self.stride - self.whole)
+        tall, first_wide, last_wide = self.whole_ones
         found = []
         for i in range(points):
             for j in range(points):
-                first = short if j == points - 1 else 0
-                last = short + side if i == points - 1 else self.stride**2
-                if j == points - 1:
-                    last = min(last, 2 * short + side)
-                found.append((first, last))
+                first, last = (first_wide, last_wide) if j == points - 1 else (0, self.stride**2)
+                found.append((first, min(last, tall) if i == points - 1 else last))
         return found

@@ -62,6 +62,49 @@ def even(left, most):  # type: ignore[no-untyped-def]
     return (left + parts - 1) // parts
 
 
+def _transform_in(side: int, some: bool) -> Any:
+    """A patch of side x side inputs to its values at the points.
+
+    some  whether `all_rows` and `all_columns` tell for which axes those at infinity are wanted, else they always are:
+          they alone need the last inputs
+    """
+    whole = inputs(side)
+    finite = [row[:-1] for row in whole[:-1]]
+
+    def along(down: Any, across: Any) -> Any:
+        rows, columns = len(down), len(across)
+        down_1d, across_1d = transform(down), transform(across)
+
+        @leaf
+        def both(x, x_row, x_pixel, v, v_cell, work):  # type: ignore[no-untyped-def]
+            for j in range(columns):
+                down_1d(x + j * x_pixel, x_row, work + j * VECTOR_BYTES, side * VECTOR_BYTES)
+            for i in range(rows):
+                across_1d(work + i * side * VECTOR_BYTES, VECTOR_BYTES, v + i * side * v_cell, v_cell)
+
+        return both
+
+    all_of = along(whole, whole)
+    if not some:
+        return leaf(
+            lambda x, x_row, x_pixel, v, v_cell, work, all_rows, all_columns: all_of(x, x_row, x_pixel, v, v_cell, work)
+        )
+    no_row, no_column, neither = along(finite, whole), along(whole, finite), along(finite, finite)
+
+    @leaf
+    def transform_in(x, x_row, x_pixel, v, v_cell, work, all_rows, all_columns):  # type: ignore[no-untyped-def]
+        if all_rows and all_columns:
+            all_of(x, x_row, x_pixel, v, v_cell, work)
+        elif all_columns:
+            no_row(x, x_row, x_pixel, v, v_cell, work)
+        elif all_rows:
+            no_column(x, x_row, x_pixel, v, v_cell, work)
+        else:
+            neither(x, x_row, x_pixel, v, v_cell, work)
+
+    return transform_in
+
+
 def make_winograd(
     m: int, size: int, rows: int, cols: int, function: str | None, products_of: str | None = None,
     apart: int | None = None,
@@ -69,9 +112,12 @@ def make_winograd(
     """For filters of size x size. Register tile: rows patches x cols output blocks.
 
     apart        from one pixel of y and r to the next, in vectors; None: 1
-    products_of  "lanes" where a cell may multiply some of a block, None where all multiply whole blocks: a quicker loop
+    products_of  None where every cell multiplies all lanes; where some multiply only those of some phases, "blocks", or
+                 "lanes" where these are not whole blocks: a slower loop
     places       for each block of lanes where its first patch begins, bytes from x
     phases       of x, as many blocks of lanes each, one after the other
+    tall_end     where some phases have a row or a column of taps less: the blocks of lanes before it have all rows, and
+                 those from `wide_begin` to `wide_end` all columns
     live         for each cell the first lane that it multiplies, the one after the last, and where the weights begin,
                  bytes from those of a tile of outputs; an end follows
     u_tile       bytes of the weights of a tile of outputs
@@ -83,18 +129,11 @@ def make_winograd(
     start, take, outer, put = tile.start, tile.take, tile.outer, tile.put
     side = m + size - 1
     cells = side * side
-    input_1d, output_1d = transform(inputs(side)), transform(output(m, size))
+    transform_in, output_1d = _transform_in(side, products_of == "blocks"), transform(output(m, size))
     step = cols * VECTOR_BYTES
     lanes = VECTOR_BYTES // 4
     y_pixel = VECTOR_BYTES * (apart or 1)
     ask_for = Tile(m, 1, y_pixel // 4, m).ask_for(write=True)
-
-    @leaf
-    def transform_in(x, x_row, x_pixel, v, v_cell, work):  # type: ignore[no-untyped-def]
-        for j in range(side):
-            input_1d(x + j * x_pixel, x_row, work + j * VECTOR_BYTES, side * VECTOR_BYTES)
-        for i in range(side):
-            input_1d(work + i * side * VECTOR_BYTES, VECTOR_BYTES, v + i * side * v_cell, v_cell)
 
     @leaf
     def transform_out(u, u_cell, y, y_row, r, r_row, bias, height, width, low, high, a, work):  # type: ignore[no-untyped-def]
@@ -133,12 +172,12 @@ def make_winograd(
             w += step
         return acc
 
-    multiply = multiply_lanes if products_of else multiply_blocks
+    multiply = multiply_lanes if products_of == "lanes" else multiply_blocks
 
     def winograd(  # type: ignore[no-untyped-def]
         thread, again, begin, end, parts, x, places, u, live, u_tile, bias, y, r, limits, zeros, scratch, scratch_bytes,
-        images, down, across, depth, phases, span, groups, blocks, patches, chunks, together, height, width,
-        v_block, v_cell, o_cell,
+        images, down, across, depth, phases, tall_end, wide_begin, wide_end, span, groups, blocks, patches, chunks,
+        together, height, width, v_block, v_cell, o_cell,
         x_image, x_row, x_pixel, y_image, y_plane, y_row, r_image, r_plane, r_row,
     ):  # fmt: skip
         low, high, a = broadcast(limits), broadcast(limits + 4), broadcast(limits + 8)
@@ -167,7 +206,9 @@ def make_winograd(
                         vt = v + b * v_block + t * VECTOR_BYTES
                         for phase in range(b, depth, depth // phases):  # they share cache lines' neighbours
                             at = vt + (phase - b) * v_block
-                            transform_in(xt + i64(places, phase), x_row, x_pixel, at, v_cell, work)
+                            xp, all_rows = xt + i64(places, phase), phase < tall_end
+                            all_columns = phase >= wide_begin and phase < wide_end
+                            transform_in(xp, x_row, x_pixel, at, v_cell, work, all_rows, all_columns)
                 set_i64(memo, piece)
             last = groups * next_chunk // chunks
             for g0 in range(groups * chunk // chunks, last, together):
