@@ -92,12 +92,14 @@ def test_what_is_kept_while_a_stage_takes_its_turns(cut: list[tuple[set[int], in
     assert [(at, first) for at, first in order if steps[at].images == BATCH] == [
         (i, 0) for i, (_, images) in enumerate(cut) if images == BATCH
     ]
-    spans, used = spanning(steps), buffers_in_use(steps, spanning(steps))
+    spans = spanning(steps)
+    used = buffers_in_use(steps, spans, BATCH)
     lives = {b: [i for i, touched in enumerate(used) if b in touched] for b in range(6)}
-    for a, (buffers, images) in enumerate(cut):
-        for b in buffers & spans:  # held from the first step to the last of the run that takes as many together
-            run = [i for i in range(len(cut)) if all(n == images for _, n in cut[min(i, a) : max(i, a) + 1])]
-            assert lives[b][0] <= run[0] and run[-1] <= lives[b][-1]
+    for b in spans:  # held while any step is at work that runs between the first that touches it and the last
+        at = [k for k, (i, _) in enumerate(order) if b in cut[i][0]]
+        between = {i for i, _ in order[at[0] : at[-1] + 1]}
+        assert (lives[b][0], lives[b][-1]) == (min(between), max(between))
+    for a, (buffers, _) in enumerate(cut):
         assert buffers <= used[a]
     for b in set(range(6)) - spans:  # all its steps lie in one run
         touching = [i for i, (buffers, _) in enumerate(cut) if b in buffers]

@@ -83,7 +83,7 @@ def make_plan(
     spans = spanning(steps)
     held = {b: images if b in spans else step.images for step in steps for b in step.buffers()}
     sizes = [n if b in planner.fixed else n * held.get(b, images) for b, n in enumerate(planner.bytes)]
-    offsets, size = place_buffers(sizes, buffers_in_use(steps, spans), planner.lasting)
+    offsets, size = place_buffers(sizes, buffers_in_use(steps, spans, images), planner.lasting)
     if _work(steps, images) < WORK_TO_SHARE:
         threads = 1
     shares = [max(1, min(threads, s.work // WORK_PER_THREAD)) for s in steps]

@@ -75,13 +75,15 @@ def spanning(steps: Sequence[Step]) -> frozenset[int]:
     return frozenset(b for k, here in enumerate(touched) for later in touched[k + 1 :] for b in here & later)
 
 
-def buffers_in_use(steps: Sequence[Step], spans: frozenset[int]) -> list[set[int]]:
-    """The buffers that each step touches; those of the whole batch count from a stage's first step to its last.
+def buffers_in_use(steps: Sequence[Step], spans: frozenset[int], images: int) -> list[set[int]]:
+    """The buffers that each step touches; while a stage goes through its turns, what it shares with another must stay.
 
-    While a stage goes through its turns, what it shares with another stage must stay.
+    So those of the whole batch count from the first step of a stage of several turns to its last.
     """
     used = [step.buffers() for step in steps]
     for stage in stages(steps):
+        if steps[stage.start].images == images:
+            continue
         shared = spans & set().union(*used[stage.start : stage.stop])
         used[stage.start] |= shared
         used[stage.stop - 1] |= shared

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.backends.cpu.jit import Kernel
+from netdsl.backends.cpu.mailbox import LINE
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.frozen import frozen
 from netdsl.tensor import TensorType
@@ -19,6 +20,9 @@ Halo = tuple[int, int, int, int]  # zeros kept around a map: (top, left, bottom,
 NO_HALO: Halo = (0, 0, 0, 0)
 LARGE_PAGE = 2 << 20  # bytes; of x86 and most ARM systems
 PLANE_ROWS = 16  # chosen: parts of whole vectors that a plane can be cut into, for threads to share
+# measured (bench/choices.py): planes of blocks are so many cache lines (the second) and a multiple of the first
+PLANE_LINES = (16, 9)
+SPREAD_BYTES = 8192  # chosen: smaller planes are as they come; more lines would be much of them
 
 
 @dataclass(frozen=True)
@@ -87,9 +91,20 @@ def layout(kind: TensorType, block: int = WIDTH, halo: Halo = NO_HALO) -> tuple[
     row = (left + width + right) * pixel
     plane = (top + height + bottom) * row
     if block == 1:
-        plane = -(-plane // (64 * PLANE_ROWS)) * 64 * PLANE_ROWS
+        plane = -(-plane // (LINE * PLANE_ROWS)) * LINE * PLANE_ROWS
+    elif channels > block and plane >= SPREAD_BYTES:
+        plane = _spread(plane)
     image = math.ceil(channels / block) * plane
     return View(0, top * row + left * pixel, channels, height, width, block, image, plane, row, halo), image
+
+
+def _spread(plane: int) -> int:
+    """A plane's bytes and some more, so that a pixel's blocks of channels lie in different sets of the caches.
+
+    Planes of 56 x 56 or 28 x 28 pixels are multiples of 1 KiB or 4 KiB, and so is from where to where sets come again.
+    """
+    whole, lines = PLANE_LINES
+    return plane + (LINE * lines - plane) % (LINE * whole)
 
 
 @frozen
