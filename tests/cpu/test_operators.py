@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from netdsl.backends import cpu, reference
 from netdsl.ops.conv import Conv
 from netdsl.ops.dense import Dense
+from netdsl.tensor import TensorType
 from shapes import CASES, Case, graph_of, op_cases, random_inputs, random_params
 
 
@@ -45,3 +46,13 @@ def test_drawn_cases(case: Case, batch: int, threads: int) -> None:
 @pytest.mark.parametrize("case", CASES[::7], ids=str)
 def test_batches(case: Case) -> None:
     close(case, batch=3)
+
+
+@pytest.mark.parametrize(
+    "channels, features, groups", [(40, 256, 4), (24, 192, 3), (20, 128, 4), (10, 64, 2), (9, 48, 3)]
+)
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_groups_that_begin_within_a_block(channels: int, features: int, groups: int, kernel: int) -> None:
+    """Tiles of outputs begin to read in the middle of a block of 16, 8 or 4 channels and end in the next."""
+    op = Conv(features, (kernel, kernel), pad=(kernel // 2,) * 4, groups=groups)
+    close(Case(op, (TensorType((channels, 7, 9)),)), batch=2)

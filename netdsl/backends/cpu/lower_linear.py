@@ -291,7 +291,7 @@ def pack_conv(weight: LazyWeight, groups: int, x: View, cols: int, taps: Taps) -
     k, per_group = weight.shape[:2]
     outputs = cols * WIDTH
     tiles = math.ceil(k / outputs)
-    lanes = _lanes(x)
+    lanes = _lanes(x) if groups == 1 else min(x.block, x.channels)  # halves lie unevenly
     ranges = []
     for t in range(tiles):
         low, high = t * outputs // (k // groups), (min(k, (t + 1) * outputs) - 1) // (k // groups)
