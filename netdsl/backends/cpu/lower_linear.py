@@ -288,22 +288,28 @@ class PackedConv:
 
 def pack_conv(weight: LazyWeight, groups: int, x: View, cols: int, taps: Taps) -> PackedConv:
     """The order of weights [K, C / groups, R, S] and the taps that go with it, for an input view."""
-    k, per_group = weight.shape[:2]
     outputs = cols * WIDTH
-    tiles = math.ceil(k / outputs)
-    lanes = _lanes(x) if groups == 1 else min(x.block, x.channels)  # halves lie unevenly
-    ranges = []
-    for t in range(tiles):
-        low, high = t * outputs // (k // groups), (min(k, (t + 1) * outputs) - 1) // (k // groups)
-        ranges.append((low * per_group // lanes, math.ceil((high + 1) * per_group / lanes)))
-    depth = max(b - a for a, b in ranges)
-    first = [min(a, math.ceil(x.channels / lanes) - depth) for a, _ in ranges]
+    for lanes in (_lanes(x), min(x.block, x.channels)):
+        depth, first = _parts_read(weight, groups, x, outputs, lanes)
+        if depth == 1 or all(part * lanes % x.block == 0 for part in first):
+            break  # what follows a tile's first part lies as far from it everywhere
     joined = taps.columns_touch and lanes == x.block and len(taps.columns) > 0
     columns: Sequence[int] = taps.columns[:1] if joined else taps.columns
     offsets = [_part(x, lanes, b) + h * x.row + w * x.pixel for b in range(depth) for h in taps.rows for w in columns]
     run = lanes * (len(taps.columns) if joined else 1)
     starts = [_part(x, lanes, f) for f in first]
     return PackedConv(weight, groups, offsets, run, starts, lanes, depth, first, outputs)
+
+
+def _parts_read(weight: LazyWeight, groups: int, x: View, outputs: int, lanes: int) -> tuple[int, list[int]]:
+    """How many parts of `lanes` channels one tile of `outputs` reads, and for each tile the first."""
+    k, per_group = weight.shape[:2]
+    ranges = []
+    for t in range(math.ceil(k / outputs)):
+        low, high = t * outputs // (k // groups), (min(k, (t + 1) * outputs) - 1) // (k // groups)
+        ranges.append((low * per_group // lanes, math.ceil((high + 1) * per_group / lanes)))
+    depth = max(b - a for a, b in ranges)
+    return depth, [min(a, math.ceil(x.channels / lanes) - depth) for a, _ in ranges]
 
 
 def _lanes(x: View) -> int:
