@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 from unittest import mock
 
-from netdsl.backends.cpu import lower_linear, lower_winograd, planner, program, streams, tiles, turns, winograd
+from netdsl.backends.cpu import lower_linear, lower_winograd, planner, program, streams, tiles, turns, views, winograd
 from netdsl.backends.cpu.program import Plan, Program
 from netdsl.benchmark import facts, interleave, noise
 from netdsl.cli.console import print_table
@@ -71,6 +71,7 @@ CHOICES = (
     Choice(streams, "STREAM_BYTES", (1 << 20, 6 << 20, 1 << 40), ("mobilenet_v2", "efficientnet_lite0", "xception")),
     Choice(streams, "STREAM_BYTES", (1 << 20, 1 << 40), ("mobilenet_v2",), 8),
     Choice(planner, "LASTING_BYTES", (0, 2 << 20, 8 << 20), ("mobilenet_v2", "resnet50"), 8),
+    Choice(views, "PLANE_LINES", ((1, 0), (16, 0), (16, 5)), ("resnet50", "vgg16_bn"), 8),
     Choice(turns, "TURN_BYTES", (0, 1 << 20, 4 << 20, 1 << 40), ("mobilenet_v2", "squeezenet1_1", "resnet50"), 8),
 )
 
