@@ -20,7 +20,7 @@ Halo = tuple[int, int, int, int]  # zeros kept around a map: (top, left, bottom,
 NO_HALO: Halo = (0, 0, 0, 0)
 LARGE_PAGE = 2 << 20  # bytes; of x86 and most ARM systems
 PLANE_ROWS = 16  # chosen: parts of whole vectors that a plane can be cut into, for threads to share
-# measured (bench/choices.py): planes of blocks are so many cache lines (the second) and a multiple of the first
+# chosen (bench/choices.py tries others): cache lines of a plane of blocks, a multiple of the first and the second more
 PLANE_LINES = (16, 9)
 SPREAD_BYTES = 8192  # chosen: smaller planes are as they come; more lines would be much of them
 
