@@ -78,9 +78,9 @@ def test_the_documents_have_blocks() -> None:
 
 def test_what_is_to_be_run_on_a_gpu_exists() -> None:
     """The commands themselves need a card; their programs, folders and options are looked up."""
-    (commands,) = [text for language, _, text, _ in blocks("docs/gpu.md") if language == "bash"]
+    commands = [text for language, _, text, _ in blocks("docs/gpu.md") if language == "bash"]
     seen = set()
-    for line in commands.splitlines():
+    for line in "".join(commands).splitlines():
         words = shlex.split(line)
         if words[0] == "netdsl":
             done = subprocess.run([sys.executable, "-m", "netdsl", words[1], "--help"], capture_output=True, text=True)

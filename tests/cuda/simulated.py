@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -49,6 +49,7 @@ class Simulator:
 
 
 @contextmanager
-def simulator() -> Iterator[Simulator]:
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _enter) as pool:
+def simulator(enter: Callable[[], None] = _enter) -> Iterator[Simulator]:
+    """A process that `enter` prepares."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), enter) as pool:
         yield Simulator(pool)

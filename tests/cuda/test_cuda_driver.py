@@ -191,7 +191,7 @@ def _memory(x: np.ndarray) -> tuple[tuple[int, int], tuple[int, int], str]:
     from netdsl.errors import DeviceError
 
     program([x])
-    used = len(fake.alive), len(fake.locked)
+    used = len(fake.card.blocks), len(fake.locked)
     said = ""
     fake.cuMemGetInfo = lambda: (0, 0, 0)
     try:
@@ -200,7 +200,7 @@ def _memory(x: np.ndarray) -> tuple[tuple[int, int], tuple[int, int], str]:
         said = error.render()
     del program
     gc.collect()
-    return used, (len(fake.alive), len(fake.locked)), said
+    return used, (len(fake.card.blocks), len(fake.locked)), said
 
 
 def test_memory_is_given_back_and_its_lack_is_said(virtual: Simulator) -> None:

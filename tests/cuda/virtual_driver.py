@@ -1,7 +1,9 @@
-"""A CUDA driver made of Python: memory of the host, kernels interpreted by numba.cuda's simulator.
+"""A CUDA driver made of Python: memory of the host, kernels interpreted.
 
 It takes arguments as the real one does, by the addresses of packed words, and records launches while a stream is being
-captured; so everything above the driver runs as it would on a GPU. Run it in the simulator's process.
+captured; so everything above the driver runs as it would on a GPU. Kernels are Python, which numba.cuda's simulator
+interprets, in its process; or PTX as numba.cuda compiles it, on a machine made of NumPy, which takes a process without
+the simulator.
 """
 
 from __future__ import annotations
@@ -10,10 +12,17 @@ import ctypes
 import enum
 import os
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+
+from netdsl.backends.cuda import jit
+from ptx.machine import Machine
+from ptx.memory import Card
+from ptx.text import parse
 
 Result = enum.IntEnum("Result", ["CUDA_SUCCESS", "CUDA_ERROR_OUT_OF_MEMORY", "CUDA_ERROR_INVALID_VALUE"], start=0)
 FINE, NO_MEMORY, WRONG = Result  # type: ignore[misc]
@@ -26,7 +35,7 @@ SUCCEED = (
 
 
 class VirtualDriver:
-    """The driver's functions that the run time uses; `log` lists what was called, `alive` what is allocated."""
+    """The driver's functions that the run time uses; `log` lists what was called, `card.blocks` what is allocated."""
 
     CUresult = Result
     CUstream_flags = SimpleNamespace(CU_STREAM_NON_BLOCKING=SimpleNamespace(value=1))
@@ -34,9 +43,10 @@ class VirtualDriver:
     CUfunction_attribute = SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK=0)
     CUstreamCaptureMode = SimpleNamespace(CU_STREAM_CAPTURE_MODE_RELAXED=2)
 
-    def __init__(self) -> None:
+    def __init__(self, bytes_there: int = BYTES, watch: bool = True) -> None:
         self.log: list[str] = []
-        self.alive: dict[int, Any] = {}
+        self.card = Card(bytes_there)
+        self.machine = Machine(self.card, watch)
         self.locked: dict[int, Any] = {}  # page-locked memory of the host
         self.unlockable = False  # whether there is none
         self.kernels: dict[bytes, Any] = {}  # by code
@@ -62,15 +72,11 @@ class VirtualDriver:
         return FINE, 0.5
 
     def cuMemGetInfo(self) -> tuple[Any, ...]:
-        return FINE, BYTES - sum(block.nbytes for block in self.alive.values()), BYTES
+        return FINE, self.card.free, len(self.card.bytes)
 
     def cuMemAlloc(self, count: int) -> tuple[Any, ...]:
-        if count > self.cuMemGetInfo()[1]:
-            return NO_MEMORY, None
-        block = np.full(count + 256, 0xFF, np.uint8)  # float32 nan
-        address = -(-block.ctypes.data // 256) * 256
-        self.alive[address] = block
-        return FINE, address
+        address = self.card.allocate(count) if count <= self.cuMemGetInfo()[1] else None
+        return (NO_MEMORY, None) if address is None else (FINE, address)
 
     def cuMemHostAlloc(self, count: int, flags: int) -> tuple[Any, ...]:
         if self.unlockable:
@@ -83,7 +89,7 @@ class VirtualDriver:
         return (FINE if self.locked.pop(address, None) is not None else WRONG,)
 
     def cuMemFree(self, address: int) -> tuple[Any, ...]:
-        return (FINE if self.alive.pop(address, None) is not None else WRONG,)
+        return (FINE if self.card.release(address) else WRONG,)
 
     def cuMemcpyHtoD(self, to: int, source: int, count: int) -> tuple[Any, ...]:
         ctypes.memmove(to, source, count)
@@ -109,13 +115,12 @@ class VirtualDriver:
     def cuLaunchKernel(self, kernel: Any, *rest: Any) -> tuple[Any, ...]:
         *sizes, shared, stream, pointers, extra = rest
         assert extra == 0 and len(sizes) == 6 and all(n >= 1 for n in sizes)
-        values = tuple(_arguments(kernel, pointers))
-        launch = (kernel, tuple(sizes[:3]), tuple(sizes[3:]), shared, values)
+        launch = kernel.launch(sizes[:3], sizes[3:], shared, pointers)
         if stream in self.recording:
             self.recording[stream].append(launch)
         else:
             self.log.append(f"launch {kernel.name}")
-            _interpret(*launch)
+            launch()
         return (FINE,)
 
     def cuStreamBeginCapture(self, stream: int, mode: int) -> tuple[Any, ...]:
@@ -133,12 +138,48 @@ class VirtualDriver:
     def cuGraphLaunch(self, graph: int, stream: int) -> tuple[Any, ...]:
         self.log.append(f"graph of {len(self.graphs[graph])}")
         for launch in self.graphs[graph]:
-            _interpret(*launch)
+            launch()
         return (FINE,)
 
 
-def _arguments(kernel: Any, pointers: int) -> Any:
-    """What a kernel reads at the addresses of its parameters."""
+@dataclass(frozen=True)
+class Simulated:
+    """A kernel as Python, for numba.cuda's simulator. types: of its parameters."""
+
+    name: str
+    function: Any
+    types: tuple[str, ...]
+
+    def launch(self, grid: Any, block: Any, shared: int, pointers: int) -> Callable[[], None]:
+        """A launch with the arguments that are there now."""
+        from numba import cuda
+
+        values = tuple(_arguments(self.types, pointers))
+        return lambda: cuda.jit(self.function)[tuple(grid), tuple(block), 0, shared](*values)
+
+
+@dataclass(frozen=True)
+class Emulated:
+    """A kernel as PTX, for the machine."""
+
+    name: str
+    code: Any
+    machine: Machine
+
+    def launch(self, grid: Any, block: Any, shared: int, pointers: int) -> Callable[[], None]:
+        """A launch with the arguments that are there now."""
+        words = list(_words(pointers, len(self.code.parameters)))
+        return lambda: self.machine.launch(self.code, grid, block, words, shared)
+
+
+def _words(pointers: int, count: int) -> Iterator[int]:
+    """What lies at the addresses of so many parameters, 8 bytes each."""
+    for place in range(count):
+        yield ctypes.c_int64.from_address(ctypes.c_uint64.from_address(pointers + 8 * place).value).value
+
+
+def _arguments(types: tuple[str, ...], pointers: int) -> Iterator[Any]:
+    """What a kernel with parameters of these types reads at their addresses."""
     place = 0
 
     def word(kind: Any) -> Any:
@@ -148,7 +189,7 @@ def _arguments(kernel: Any, pointers: int) -> Any:
         return kind.from_address(address).value
 
     scalars = {"int64": ctypes.c_int64, "int32": ctypes.c_int32, "float32": ctypes.c_float}
-    for kind in kernel.virtual_types:
+    for kind in types:
         if not kind.endswith("[]"):
             value = word(scalars[kind])
             yield value if kind == "int64" else np.dtype(kind).type(value)
@@ -159,31 +200,40 @@ def _arguments(kernel: Any, pointers: int) -> Any:
         yield np.frombuffer(raw, kind.removesuffix("[]"))
 
 
-def _interpret(kernel: Any, grid: Any, block: Any, shared: int, values: Any) -> None:
-    from numba import cuda
+def install(
+    capability: tuple[int, int] = (9, 0), compiled: bool = False, bytes_there: int = BYTES, watch: bool = True
+) -> VirtualDriver:
+    """Put a virtual driver and card in place of real ones, in this process.
 
-    cuda.jit(kernel.function)[grid, block, 0, shared](*values)
-
-
-def install(capability: tuple[int, int] = (9, 0)) -> VirtualDriver:
-    """Put a virtual driver and card in place of real ones, in this process."""
+    compiled    kernels are compiled to PTX, and that is interpreted
+    watch       of a compiled one: see to it that threads do not meet in memory unordered
+    """
     import netdsl.backends.cuda.simt  # numba.cuda looks for the packages that are replaced here
-    from netdsl.backends.cuda import device, jit
+    from netdsl.backends.cuda import device
 
-    fake = VirtualDriver()
-    bindings = ModuleType("cuda.bindings")
-    bindings.driver = fake  # type: ignore[attr-defined]
-    sys.modules.setdefault("cuda", ModuleType("cuda"))
-    sys.modules["cuda.bindings"] = bindings
-    sys.modules.pop("netdsl.backends.cuda.driver", None)
-    vars(netdsl.backends.cuda).pop("driver", None)
-    device._opened = os.getpid(), device.Device("a virtual card", capability, 132, BYTES)
+    fake = VirtualDriver(bytes_there, watch)
+    if compiled:  # the compilers want the packages as they are
+        from netdsl.backends.cuda import driver
+
+        driver.cu = fake
+    else:
+        bindings = ModuleType("cuda.bindings")
+        bindings.driver = fake  # type: ignore[attr-defined]
+        sys.modules.setdefault("cuda", ModuleType("cuda"))
+        sys.modules["cuda.bindings"] = bindings
+        sys.modules.pop("netdsl.backends.cuda.driver", None)
+        vars(netdsl.backends.cuda).pop("driver", None)
+    device._opened = os.getpid(), device.Device("a virtual card", capability, 132, bytes_there)
 
     def load(kernel: Any, kinds: Any, capability: Any) -> jit.Compiled:
+        code = f"{kernel!r} {capability}".encode()
         types = tuple("int32" if p in kernel.narrow else kinds[p] for p in kernel.parameters)
-        facts = SimpleNamespace(name=kernel.name, function=kernel.build(), virtual_types=types)
-        code = repr(kernel).encode()
-        fake.kernels[code] = facts
+        if code not in fake.kernels:
+            if compiled:
+                text, _ = jit.to_ptx(kernel, kinds, capability)
+                fake.kernels[code] = Emulated(kernel.name, parse(text), fake.machine)
+            else:
+                fake.kernels[code] = Simulated(kernel.name, kernel.build(), types)
         return jit.Compiled(SYMBOL, kernel.parameters, types, code)
 
     jit.load = load
