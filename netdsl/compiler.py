@@ -55,7 +55,7 @@ def compile(
     seed      of random weights
     inputs    shapes (C, H, W) by input name, for inputs with free sides (`?`) that should be ready at once
     exact     whether every convolution is a plain sum of products; else 3x3 ones may run by Winograd's algorithm, which
-              is faster and within 1e-4 of the largest value. The GPU always computes plain sums
+              is faster and within 1e-4 of the largest value
     precision "float32", or less for speed, within 1e-2 of the largest value; sums are float32. On the CPU "bfloat16" or
               "float16" ("bf16", "f16"): weights of dense layers that wait for memory are kept so, half as large. On a
               GPU these or "tf32": the products in convolutions and dense layers, by the tensor cores; maps between

@@ -90,7 +90,7 @@ def lower(
     if device == "cuda":
         from netdsl.backends.cuda import program as cuda
 
-        return cuda.lower(graph, weights.tensors, progress=told(progress), precision=precision)
+        return cuda.lower(graph, weights.tensors, progress=told(progress), precision=precision, exact=exact)
     from netdsl.backends import cpu
 
     return cpu.lower(graph, weights.tensors, threads, progress=told(progress), exact=exact, precision=precision)

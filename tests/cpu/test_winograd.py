@@ -12,13 +12,13 @@ import pytest
 import netdsl
 from netdsl.backends import cpu, reference
 from netdsl.backends.cpu import demands, winograd
-from netdsl.backends.cpu.kernels.matrices import Matrix, inputs, output, weight
 from netdsl.backends.cpu.phases import Phases
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.tiles import tile_for, wanted
 from netdsl.backends.cpu.winograd import depth_of, phases_of, ways_to_run, winograd_cut, winograd_size
 from netdsl.ops.conv import Conv
 from netdsl.ops.deconv import Deconv
+from netdsl.plan.winograd import Matrix, inputs, output, weight
 from netdsl.tensor import TensorType
 from netdsl.weights import random_weights
 from shapes import graph_of, random_params

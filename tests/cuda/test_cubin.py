@@ -12,6 +12,7 @@ import pytest
 
 import cubin
 from netdsl.backends.cuda.precision import map_type
+from netdsl.backends.cuda.steps import Kernel
 from netdsl.backends.cuda.tiles import (
     FEW_IMAGES,
     FMA_TILES,
@@ -25,6 +26,7 @@ from netdsl.backends.cuda.tiles import (
     gemm_choice,
     gemv_choice,
 )  # fmt: skip
+from netdsl.backends.cuda.winograd import SIZES
 
 pytestmark = pytest.mark.skipif(cubin.missing() is not None, reason=cubin.missing() or "")
 
@@ -158,6 +160,22 @@ def test_depthwise_windows(
     code = made(choice, capability)
     assert code.registers <= DEPTHWISE_REGISTERS[precision] and code.shared_bytes == 0
     assert code.count("LDG.E.128") == code.count("LDG") and code.count("STG.E.128") == code.count("STG") > 0
+
+
+@pytest.mark.parametrize("capability", [TURING, AMPERE, HOPPER], ids=["sm_75", "sm_80", "sm_90"])
+@pytest.mark.parametrize("m", SIZES)
+def test_transforms_of_winograds_algorithm(m: int, capability: tuple[int, int]) -> None:
+    n = m + 2
+    for constants, loads, stores in (((m,), n * n, n * n), ((m, None), n * n + m * m + 1, m * m),
+                                     ((m, "silu"), n * n + m * m + 1, m * m)):  # fmt: skip
+        kernel = Kernel("winograd", f"winograd_{'output' if len(constants) == 2 else 'input'}", constants)
+        code = cubin.compiled(kernel, capability)
+        threads, resident = kernel.build().launch_bounds  # type: ignore[attr-defined]
+        assert code.spills == 0 and code.count("LDL") == code.count("STL") == 0 and code.shared_bytes == 0
+        assert code.resident_blocks(threads) >= resident
+        assert code.count("LDG") == loads and code.count("STG") == stores
+        assert constants[-1] == "silu" or code.count("BSSY") <= 1  # no load or store waits for a branch
+        assert code.count("DFMA") == code.count("DADD") == code.count("DMUL") == 0
 
 
 @pytest.mark.parametrize("function", ["silu", "gelu"])

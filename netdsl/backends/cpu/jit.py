@@ -26,6 +26,7 @@ from netdsl import kept
 from netdsl.backends.cpu.objects import place
 from netdsl.backends.cpu.target import WIDTH, host, version
 from netdsl.frozen import frozen
+from netdsl.plan import winograd
 
 Progress = Callable[[str, int, int], None]  # (kernel, how many are done, of how many)
 
@@ -52,7 +53,7 @@ def _sources() -> list[Path]:
     folder = Path(__file__).parent
     names = "jit", "codegen", "words", "entry", "mailbox", "simd", "tile", "transforms"
     words = (folder / f"{name}.py" for name in names)
-    return sorted([*words, *folder.glob("kernels/*.py")])
+    return sorted([*words, *folder.glob("kernels/*.py"), Path(winograd.__file__)])
 
 
 def _path(name: str) -> Path:

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.backends.cpu.bank import Rows
-from netdsl.backends.cpu.kernels.matrices import weight as weight_matrix
 from netdsl.backends.cpu.phases import Phases, in_lanes
 from netdsl.backends.cpu.target import WIDTH
 from netdsl.backends.cpu.tiles import L2_BYTES, tile_for, wanted
 from netdsl.ops.conv import Conv
 from netdsl.ops.deconv import Deconv
 from netdsl.plan.windows import deconv_convs
+from netdsl.plan.winograd import weight as weight_matrix
 from netdsl.tensor import TensorType
 
 F32 = NDArray[np.float32]

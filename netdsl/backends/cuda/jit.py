@@ -4,8 +4,8 @@ numba.cuda makes PTX of a kernel's Python function, and NVIDIA's linker makes ma
 whose kernels are all kept never imports Numba.
 
 The key covers everything the code depends on: the kind of GPU, the versions of the compilers, and the text of every
-source file of this package. A file that is damaged, half-written or not readable counts as absent; a folder that cannot
-be written means no cache, not an error.
+source file of this package and of `plan/winograd.py`. A file that is damaged, half-written or not readable counts as
+absent; a folder that cannot be written means no cache, not an error.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from netdsl import kept
 from netdsl.backends.cuda.device import INSTALL
 from netdsl.backends.cuda.steps import Kernel
 from netdsl.errors import DeviceError
+from netdsl.plan import winograd
 
 Capability = tuple[int, int]
 
@@ -59,7 +60,7 @@ def _environment() -> str:
     for name in _COMPILERS:
         with suppress(metadata.PackageNotFoundError):
             digest.update(f"{name} {metadata.version(name)}\0".encode())
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
+    for path in [*sorted(Path(__file__).parent.rglob("*.py")), Path(winograd.__file__)]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:24]
 

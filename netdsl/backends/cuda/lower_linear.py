@@ -23,10 +23,12 @@ from functools import partial
 import numpy as np
 
 from netdsl.backends.cuda.epilogue import Epilogue, epilogue
+from netdsl.backends.cuda.lower_winograd import emit_winograd
 from netdsl.backends.cuda.planner import F32, Planner
 from netdsl.backends.cuda.steps import Kernel, one_each
-from netdsl.backends.cuda.tiles import ConvShape, choose
+from netdsl.backends.cuda.tiles import MOST, ConvShape, choose
 from netdsl.backends.cuda.views import Address, Argument, Counters, View, padded
+from netdsl.backends.cuda.winograd import best_patches
 from netdsl.graph.ir import Node
 from netdsl.ops.conv import Conv
 from netdsl.ops.deconv import Deconv
@@ -138,6 +140,11 @@ def _emit(
         plan.images, y.height, y.width, x.channels, y.channels, window.taps, window.stride,
         end.residual is not None, end.function, plan.precision, flat, groups, window.dilation, y.dtype,
     )  # fmt: skip
+    countable = max(v.image for v in (x, y, end.residual) if v) <= MOST  # within an image
+    cut = best_patches(shape, plan.target) if countable and not plan.exact else None
+    if cut:
+        emit_winograd(plan, node, weight, cut, window.top, window.left, x, y, end, work, part)
+        return
     choice = choose(shape, plan.target) if window.taps[0] * window.taps[1] else None
     bias = plan.channels(node, "bias", lambda: plan.bank.value(node, "bias"))
     if choice is None:

@@ -63,9 +63,11 @@ class Planner:
     """Collects the steps of one graph for `images` images in one precision of convolutions and dense layers."""
 
     def __init__(
-        self, graph: Graph, bank: WeightBank, images: int, precision: str = "float32", target: Target | None = None
-    ) -> None:
+        self, graph: Graph, bank: WeightBank, images: int, precision: str = "float32", target: Target | None = None,
+        exact: bool = False,
+    ) -> None:  # fmt: skip
         self.graph, self.bank, self.images, self.precision = graph, bank, images, precision
+        self.exact = exact  # whether every convolution is a plain sum of products
         self.target = target or Target()
         self.views: dict[int, View] = {}
         self.flat_maps: dict[int, View] = {}  # vectors that are maps left channels last: the map's view, by node

@@ -59,10 +59,11 @@ class Plan:
 
 
 def make_plan(
-    graph: Graph, bank: WeightBank, images: int, precision: str = "float32", target: Target | None = None
-) -> Plan:
-    """Plan a rewritten graph for a number of images."""
-    planner = Planner(graph, bank, images, precision, target)
+    graph: Graph, bank: WeightBank, images: int, precision: str = "float32", target: Target | None = None,
+    exact: bool = False,
+) -> Plan:  # fmt: skip
+    """Plan a rewritten graph for a number of images; `exact` keeps Winograd's algorithm out."""
+    planner = Planner(graph, bank, images, precision, target, exact)
     plan_steps(planner)
     return placed(planner)
 
@@ -207,14 +208,14 @@ class Program:
 
     def __init__(
         self, graph: Graph, weights: Mapping[str, NDArray[Any]], progress: Progress | None = None,
-        precision: str = "float32",
+        precision: str = "float32", exact: bool = False,
     ) -> None:  # fmt: skip
         self.device = device.find()
         self.target = Target(self.device.capability, self.device.multiprocessors)
         if precision != "float32" and self.device.capability < TENSOR_CAPABILITY:
             message = f"precision {precision} needs a GPU of compute capability 8.0 or later, and this is {self.device}"
             raise DeviceError(message, code="cuda-precision", hint="leave precision out")
-        self.precision = precision
+        self.precision, self.exact = precision, exact
         self.graph = rewrite(graph)
         self._weights = WeightBank(weights)
         self._bank = Bank()
@@ -266,7 +267,7 @@ class Program:
     def _idle(self, images: int) -> tuple[Plan, list[Workspace]]:
         found = self._plans.get(images)
         if found is None:
-            plan = make_plan(self.graph, self._weights, images, self.precision, self.target)
+            plan = make_plan(self.graph, self._weights, images, self.precision, self.target, self.exact)
             found = self._plans[images] = plan, []
             while len(self._plans) > PLANS_KEPT:
                 self._plans.popitem(last=False)
@@ -324,15 +325,17 @@ def _part(array: Any, images: slice) -> Any:
 
 
 def lower(
-    graph: Graph, weights: Mapping[str, NDArray[Any]], progress: Progress | None = None, *, precision: str = "float32"
-) -> Program:
+    graph: Graph, weights: Mapping[str, NDArray[Any]], progress: Progress | None = None, *,
+    precision: str = "float32", exact: bool = False,
+) -> Program:  # fmt: skip
     """Rewrite, plan and bind a graph for the GPU.
 
     weights    stored tensors by name, as `graph.tensors` lists them
     progress   told of each kernel that has to be compiled
-    precision  of the products in convolutions and dense layers: "float32" (exact), or with tensor cores "tf32",
-               "float16" or "bfloat16", each with sums in float32; in the last two maps are of that type in memory too
+    precision  of the products in convolutions and dense layers: "float32", or with tensor cores "tf32", "float16" or
+               "bfloat16", each with sums in float32; in the last two maps are of that type in memory too
+    exact      whether every convolution is computed by its definition, never by Winograd's algorithm
 
     Errors: DeviceError when there is no usable GPU or not enough memory.
     """
-    return Program(graph, weights, progress, precision)
+    return Program(graph, weights, progress, precision, exact)

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any
 
 from netdsl.backends.cpu.kernels.functions import FUNCTIONS
-from netdsl.backends.cpu.kernels.matrices import inputs, output
 from netdsl.backends.cpu.mailbox import LINE
 from netdsl.backends.cpu.simd import (
     VECTOR_BYTES,
@@ -31,6 +30,7 @@ from netdsl.backends.cpu.simd import (
 )  # fmt: skip
 from netdsl.backends.cpu.tile import Tile
 from netdsl.backends.cpu.transforms import transform
+from netdsl.plan.winograd import inputs, output
 
 AHEAD = 3  # chosen: patches; outputs that are asked for so early do not hold up what is written
 
