@@ -60,7 +60,7 @@ class OwnKernel(Kernel):
 def _lower(case: Case, name: str, factory: str, constants: tuple[Any, ...], geometry: Geometry) -> Rung:
     pack = partial(pack_gemm, groups=1, precision="float32")
     kernel = OwnKernel("cuda_ladder", factory, constants)
-    return Rung(name, Choice(kernel, geometry, pack, (), gemm_arguments(case.shape)), "float32")
+    return Rung(name, Choice(kernel, geometry, pack, (), gemm_arguments(case.shape, case.shape.columns)), "float32")
 
 
 def _one_result(of: str) -> Callable[..., None]:

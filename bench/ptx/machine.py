@@ -22,6 +22,7 @@ from ptx import moves, tensor, words
 from ptx.memory import MANY, Array, Card, Fault, Watch
 from ptx.operands import Lanes, Word, source
 from ptx.text import Code, Instruction
+from ptx.traffic import Traffic
 
 LANES = 8192  # chosen: threads that run together, so that their registers stay in the second-level cache
 WARP = 32
@@ -33,11 +34,12 @@ MAKERS = {**words.MAKERS, **moves.MAKERS, **tensor.MAKERS}
 class Machine:
     """Runs kernels on a card's memory, one launch after another.
 
-    watch   whether to see to it that threads do not meet in memory unordered (takes as long again)
+    watch    whether to see to it that threads do not meet in memory unordered (takes as long again)
+    traffic  counts what is moved, if there is one
     """
 
-    def __init__(self, card: Card, watch: bool = True, lanes: int = LANES) -> None:
-        self.card, self.watch, self.lanes = card, watch, lanes
+    def __init__(self, card: Card, watch: bool = True, lanes: int = LANES, traffic: Traffic | None = None) -> None:
+        self.card, self.watch, self.lanes, self.traffic = card, watch, lanes, traffic
         self._ready: dict[int, tuple[Code, list[Any]]] = {}
 
     def launch(
@@ -67,7 +69,7 @@ class Launch:
         self, machine: Machine, code: Code, ready: list[Any], grid: tuple[int, ...], block: tuple[int, ...],
         parameters: Sequence[int], shared_bytes: int,
     ) -> None:  # fmt: skip
-        self.code, self.card = code, machine.card
+        self.code, self.card, self.traffic = code, machine.card, machine.traffic
         self.watching = Watch(self.card.end // 2) if machine.watch else None
         self._blocks, self._grid, self._block, self._size = ready, grid, block, math.prod(block)
         self.parameters = dict(zip(code.parameters, parameters, strict=True))

@@ -36,6 +36,7 @@ def _fetch(m: Launch, idx: Lanes, space: str, addresses: Array, dtype: Any, widt
     """Values [lanes, width] at addresses."""
     size = np.dtype(dtype).itemsize
     threads = m.thread if idx is None else m.thread[idx]
+    _count(m, idx, "load", space, addresses, size * width)
     if space == "global":
         places = m.card.places(addresses, size * width)
         if m.watching:
@@ -56,6 +57,7 @@ def _store(m: Launch, idx: Lanes, space: str, addresses: Array, values: Array) -
     """Values [lanes, width] to addresses."""
     size, width = values.dtype.itemsize, values.shape[1]
     threads = m.thread if idx is None else m.thread[idx]
+    _count(m, idx, "store", space, addresses, size * width)
     if space == "global":
         places = m.card.places(addresses, size * width)
         if m.watching:
@@ -72,6 +74,16 @@ def _store(m: Launch, idx: Lanes, space: str, addresses: Array, values: Array) -
         m.near.writes(words.ravel(), np.repeat(threads, words.shape[1]), m.clock, m.in_block_order)
         m.copies.landed(words)
     m.shared[words] = values.view(np.uint32)
+
+
+def _count(m: Launch, idx: Lanes, kind: str, space: str, addresses: Array, size: int) -> None:
+    """Count what lanes move, where somebody counts."""
+    if m.traffic and len(addresses):
+        lanes = np.arange(m.n) if idx is None else idx
+        if space == "global":
+            m.traffic.of_global(kind, lanes, addresses, size)
+        elif space == "shared":
+            m.traffic.of_shared(lanes, addresses, size)
 
 
 def _near(m: Launch, idx: Lanes, addresses: Array, size: int) -> Array:
@@ -226,6 +238,7 @@ def _cp(instruction: Instruction, code: Code) -> Word:
             raise Fault("an address is no multiple of 16")
         if whole.any():
             values[whole] = _fetch(m, lanes[whole], "global", sources[whole], np.uint32, 4)
+        _count(m, idx, "store", "shared", to(m, idx), 16)
         m.copies.start(idx, _near(m, idx, to(m, idx), 16), values)
 
     return copy

@@ -16,6 +16,7 @@ from netdsl.backends.cuda.tiles import Choice
 from ptx.machine import Machine
 from ptx.memory import Card
 from ptx.text import Code, parse
+from ptx.traffic import Traffic
 
 Array = np.ndarray[Any, Any]
 
@@ -77,13 +78,18 @@ def placed(card: Card, kernel: Kernel, named: Mapping[str, Any]) -> tuple[list[i
 
 
 def run(
-    case: Case, choice: Choice, data: Any, capability: tuple[int, int], code: Code | None = None
+    case: Case,
+    choice: Choice,
+    data: Any,
+    capability: tuple[int, int],
+    code: Code | None = None,
+    traffic: Traffic | None = None,
 ) -> tuple[Array, Array, Array]:
     """As `cuda_convolutions.run`: the result [N, H, W, pixel], what is left in the counters, and a second result."""
     named, place = arguments(case, choice, data)
     code = code or parse(ptx_of(case, choice, capability))
     card = Card(CARD_BYTES)
-    machine = Machine(card)
+    machine = Machine(card, traffic=traffic)
     words, places = placed(card, choice.kernel, named)
     results = []
     with np.errstate(all="ignore"):

@@ -42,7 +42,7 @@ MMA_REGISTERS = {
     (64, 64): 128,
     (64, 32): 80,
     (32, 64): 80,
-    (32, 32): 64,
+    (32, 32): 96,
 }
 GEMV_REGISTERS = {1: 64, 2: 64, 4: 128, 8: 128}
 DEPTHWISE_REGISTERS = {"float32": 136, "float16": 168, "bfloat16": 168}
@@ -110,7 +110,10 @@ def test_tensor_core_tiles(tile: Tile, precision: str, capability: tuple[int, in
     assert code.instructions[TENSOR_CORES[precision]] >= products
     assert code.count("HMMA") == code.instructions[TENSOR_CORES[precision]]
     assert code.count("LDGSTS.E.BYPASS.128") == code.count("LDGSTS") > 0
-    assert code.count("STG.E.64") >= tile.part[0] * tile.part[1] // 64  # sums that blocks share, or results
+    each = tile.part[0] * tile.part[1] // 32  # results of a thread
+    results = each // 4 if precision == "tf32" else each // 8
+    assert code.count("STG.E.128") == each // 4 + results  # sums that blocks share, and results, by 16 bytes
+    assert code.count("STG") == code.count("STG.E.128") + 1  # and a counter
     if precision != "tf32":  # maps go to the tensor cores as they came; results are rounded two at a time
         assert code.count("F2FP") == tile.part[0] * tile.part[1] // 64
 

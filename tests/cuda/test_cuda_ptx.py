@@ -39,6 +39,7 @@ from netdsl.graph.build import build
 from ptx.machine import Machine
 from ptx.memory import Fault
 from ptx.text import parse
+from ptx.traffic import Traffic
 from shapes import CASES
 from shapes import Case as OperatorCase
 from tangles import CONCATS, RESIDUALS, REWRITTEN, kept_by
@@ -128,6 +129,23 @@ def test_depthwise(kernel: tuple[int, int], stride: tuple[int, int], precision: 
     choice = depthwise_choice(case.shape)
     assert choice is not None
     check(case, choice)
+
+
+ALIKE = Case(2, 64, 96, 9, 16, (3, 3), (1, 1), (1, 1, 1, 1), residual=True)  # nothing past an edge
+TILES = [(tile, "float32") for tile in FMA_TILES]
+TILES += [(tile, precision) for tile in MMA_TILES for precision in ("tf32", "float16")]
+
+
+@pytest.mark.parametrize(
+    ("tile", "precision"), TILES, ids=lambda v: v if isinstance(v, str) else f"{v.block_m}x{v.block_n}"
+)
+def test_tiles_move_no_more_than_they_need(tile: Tile, precision: str) -> None:
+    """Every sector that is loaded or stored is wanted whole, and nobody waits for a bank of shared memory."""
+    case, traffic = replace(ALIKE, precision=precision), Traffic()
+    run(case, gemm_choice(case.shape, Target(), tile, 2), draw(case), HOPPER, traffic=traffic)
+    assert traffic.waves == traffic.least > 0
+    assert traffic.carried["store"] <= 1.01 * traffic.asked["store"]  # counters are single words
+    assert traffic.carried["load"] <= 1.01 * traffic.asked["load"]
 
 
 FAR = {

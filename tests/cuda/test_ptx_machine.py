@@ -10,6 +10,7 @@ import pytest
 from ptx.machine import Machine
 from ptx.memory import Card, Fault
 from ptx.text import parse
+from ptx.traffic import Traffic
 
 Array = np.ndarray[Any, Any]
 
@@ -40,7 +41,9 @@ BODY
 """
 
 
-def run(body: str, a: Array, b: Array | None = None, grid: int = 1, block: int = 32, watch: bool = True) -> Array:
+def run(
+    body: str, a: Array, b: Array | None = None, grid: int = 1, block: int = 32, traffic: Traffic | None = None
+) -> Array:
     """What a body leaves in b, whose type is a's unless it is given."""
     card, places = Card(1 << 16), []
     b = np.zeros_like(a) if b is None else b
@@ -50,7 +53,9 @@ def run(body: str, a: Array, b: Array | None = None, grid: int = 1, block: int =
         card.view(address, values.size, values.dtype)[:] = values
         places.append(address)
     with np.errstate(all="ignore"):
-        Machine(card, watch, lanes=64).launch(parse(KERNEL.replace("BODY", body)), (grid, 1, 1), (block, 1, 1), places)
+        Machine(card, lanes=64, traffic=traffic).launch(
+            parse(KERNEL.replace("BODY", body)), (grid, 1, 1), (block, 1, 1), places
+        )
     return card.view(places[1], b.size, b.dtype).copy()
 
 
@@ -223,6 +228,27 @@ def test_products_of_tensor_cores(precision: str, depth: int) -> None:
     """
     found = run(body, a, np.zeros(128, np.float32)).reshape(16, 8)
     assert np.array_equal(found, sums + left @ right.T)
+
+
+SHIFTED = "shl.b32 %r8, %r1, SHIFT; cvt.u64.u32 %rd9, %r8; add.s64 %rd10, %rd7, %rd9; ld.shared.f32 %f1, [%rd10];"
+
+
+@pytest.mark.parametrize(("shift", "waves"), [("2", 1), ("3", 2), ("5", 8)])
+def test_banks_of_shared_memory(shift: str, waves: int) -> None:
+    """A warp's words one, two and eight words apart."""
+    traffic = Traffic()
+    run(SHIFTED.replace("SHIFT", shift), np.zeros(32, np.float32), traffic=traffic)
+    assert (traffic.least, traffic.waves) == (1, waves)
+
+
+@pytest.mark.parametrize(("shift", "sectors"), [("0", 1), ("2", 4), ("3", 8), ("5", 32)])
+def test_sectors_of_global_memory(shift: str, sectors: int) -> None:
+    """A warp's words all the same, side by side, and further apart."""
+    traffic = Traffic()
+    body = "shl.b32 %r8, %r1, SHIFT; and.b32 %r8, %r8, -4; cvt.u64.u32 %rd9, %r8; add.s64 %rd10, %rd1, %rd9;"
+    body = body.replace("SHIFT", shift) if shift != "0" else "mov.u64 %rd10, %rd1;"
+    run(body + "ld.global.f32 %f1, [%rd10];", np.zeros(512, np.float32), traffic=traffic)
+    assert traffic.carried["load"] == 32 * sectors and traffic.asked["load"] == 128
 
 
 FAULTS: dict[str, tuple[str, int, str]] = {

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cuda_convolutions import Case, draw
 from netdsl.backends.cuda import packing
-from netdsl.backends.cuda.packing import SLICE, pack_depthwise, pack_gemm
+from netdsl.backends.cuda.packing import SLICE, column_order, pack_depthwise, pack_gemm, pack_mma
 from netdsl.backends.cuda.tiles import (
     FMA_TILES,
     GRID_SIDE,
@@ -145,7 +145,7 @@ def test_a_choice_depends_on_the_shape_alone() -> None:
 def test_four_chunks_on(channels: int, kernel: tuple[int, int]) -> None:
     """Adding (step_r, step_s, step_c) with carries walks through all chunks of all taps in order."""
     what = replace(shape(1, 8, channels, 8), kernel=kernel)
-    chunks, step = what.chunks, gemm_arguments(what)
+    chunks, step = what.chunks, gemm_arguments(what, what.columns)
     total = kernel[0] * kernel[1] * chunks
     for lane in range(SLICE // 4):
         tap, c = divmod(lane, chunks)
@@ -206,6 +206,26 @@ def test_packed_weights(groups: int) -> None:
     for k, r, s, c in np.ndindex(*weight.shape):
         assert packed[k // each, (r * 2 + s) * lanes + c, k % each] == weight[k, r, s, c]
     assert np.count_nonzero(packed) == weight.size
+
+
+@pytest.mark.parametrize(("precision", "run"), [("tf32", 4), ("float16", 8)])
+def test_a_thread_of_tensor_cores_has_16_bytes_of_columns(precision: str, run: int) -> None:
+    """Thread t of four gets columns 2 t and 2 t + 1 of an instruction: of what is packed, a run; threads' follow."""
+    order = column_order(precision)
+    assert sorted(order) == list(range(32))
+    for first in range(0, 32, 4 * run):
+        found = [order[first + 8 * j + 2 * t + e] for t in range(4) for j in range(run // 2) for e in (0, 1)]
+        assert found == list(range(first, first + 4 * run))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_columns_in_the_order_of_tensor_cores(groups: int) -> None:
+    weight = draw(Case(1, 6 * groups, 40 * groups, 3, 3, (3, 1), groups=groups)).weight.transpose(0, 2, 3, 1)
+    plain = packing.to_tf32(pack_gemm(weight, groups, "float32")).reshape(groups, -1, 40)
+    found = pack_mma(weight, groups, "tf32").reshape(groups, -1, 2, 32)
+    filled = np.zeros((groups, plain.shape[1], 64), np.float32)
+    filled[..., :40] = plain
+    np.testing.assert_array_equal(found, filled.reshape(found.shape)[..., column_order("tf32")])
 
 
 def test_packed_halves_hold_two_depths_in_a_word() -> None:

@@ -16,6 +16,36 @@ F32 = NDArray[np.float32]
 SLICE = 16  # depth of a slice of the product in words of 4 bytes: four chunks of 16 bytes
 
 
+TURN = 32  # columns whose order tensor cores have changed
+
+
+def run_of(precision: str) -> int:
+    """Columns that a thread of tensor cores has next to each other: 16 bytes of a map in that precision."""
+    return lanes_of(map_type(precision))
+
+
+def column_order(precision: str) -> list[int]:
+    """Which of 32 columns is multiplied at each of 32 places by tensor cores.
+
+    An instruction gives the t-th of four threads its columns 2 t and 2 t + 1, of eight. So two instructions, or four,
+    give it a run of 4 or 8 columns, which are to lie next to each other, those of the four threads too: so results are
+    stored, and maps added to them, by 16 bytes, and a warp's lie in whole sectors of 32.
+    """
+    run = run_of(precision)
+    there = range(TURN)
+    return [p // (4 * run) * 4 * run + run * (p % 8 // 2) + 2 * (p % (4 * run) // 8) + p % 2 for p in there]
+
+
+def pack_mma(weight: F32, groups: int, precision: str) -> F32:
+    """As `pack_gemm`, a group's columns filled up to 32 and in the order in which tensor cores multiply them."""
+    k, r, s, c = weight.shape
+    each = k // groups
+    filled = np.zeros((groups, padded(each, TURN), r, s, c), np.float32)
+    filled[:, :each] = weight.reshape(groups, each, r, s, c)
+    turned = filled.reshape(groups, -1, TURN, r, s, c)[:, :, column_order(precision)]
+    return pack_gemm(turned.reshape(-1, r, s, c), groups, precision)
+
+
 def pack_gemm(weight: F32, groups: int, precision: str) -> F32:
     """[K, R, S, C / groups] to [groups, depth, columns], flat: row (r, s, c) of column k, zeros around.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from netdsl.backends.cuda.packing import F32, SLICE, pack_depthwise, pack_gemm
+from netdsl.backends.cuda.packing import F32, SLICE, TURN, pack_depthwise, pack_gemm, pack_mma
 from netdsl.backends.cuda.precision import map_type
 from netdsl.backends.cuda.steps import Geometry, Kernel
 from netdsl.backends.cuda.views import ELEMENTS, lanes_of, padded
@@ -140,7 +140,7 @@ class Choice:
 class Tile:
     """A tile of results that a block of threads makes.
 
-    part        of a warp's share: results of one thread (float32), or of one warp (tensor cores)
+    part        of a warp's share: results of one thread (float32), or of one warp (tensor cores), 32 wide or more
     resident    blocks that a multiprocessor holds: what registers and shared memory are compiled for
     speed       multiply-accumulates per cycle and multiprocessor, once there are enough warps. Chosen: of the peak the
                 part that 16-byte loads of shared memory leave
@@ -177,9 +177,9 @@ MMA_TILES = (
     Tile(128, 128, (64, 64), 128, 3, 2, 560),
     Tile(128, 64, (64, 32), 128, 3, 3, 480),
     Tile(64, 64, (32, 32), 128, 3, 4, 360),
-    Tile(64, 32, (32, 16), 128, 4, 6, 260),
+    Tile(64, 32, (16, 32), 128, 4, 6, 260),
     Tile(32, 64, (16, 32), 128, 4, 6, 260),
-    Tile(32, 32, (16, 16), 128, 4, 8, 180),
+    Tile(32, 32, (16, 32), 64, 4, 8, 180),
 )
 
 
@@ -211,7 +211,7 @@ def _countable(shape: ConvShape) -> bool:
             (shape.height, shape.width), shape.stride, shape.kernel, shape.dilation, strict=True
         )
     )
-    weights = shape.groups * (shape.slices + 1) * SLICE * shape.columns
+    weights = shape.groups * (shape.slices + 1) * SLICE * padded(shape.columns, TURN)
     return max(shape.pixels + 128, weights) <= MOST and sides <= MOST_SIDE and shape.groups <= GRID_SIDE
 
 
@@ -231,23 +231,28 @@ def gemm_choice(shape: ConvShape, target: Target, tile: Tile, splits: int) -> Ch
     tiles_n = -(-shape.columns // tile.block_n)
     tiles = -(-shape.pixels // tile.block_m) * tiles_n
     geometry = Geometry((tiles, shape.groups, splits), (tile.threads, 1, 1))
-    arguments = gemm_arguments(shape) | {"splits": splits, "tiles_n": tiles_n}
+    w_columns = shape.columns if exact else padded(shape.columns, TURN)
+    arguments = gemm_arguments(shape, w_columns) | {"splits": splits, "tiles_n": tiles_n}
     shared = tiles * shape.groups if splits > 1 else 0
     kernel = Kernel("gemm", "gemm" if exact else "mma", constants)
+    pack, name = (pack_gemm, "gemm") if exact else (pack_mma, "mma")
     return Choice(
-        kernel, geometry, partial(pack_gemm, groups=shape.groups, precision=shape.precision),
-        ("gemm", shape.precision), arguments, shared * splits * tile.area, shared, by_words=True,
+        kernel, geometry, partial(pack, groups=shape.groups, precision=shape.precision), (name, shape.precision),
+        arguments, shared * splits * tile.area, shared, by_words=True,
     )  # fmt: skip
 
 
-def gemm_arguments(shape: ConvShape) -> dict[str, int]:
-    """How the depth is counted: slices, and four chunks on as an addition of (taps down, taps across, chunks)."""
+def gemm_arguments(shape: ConvShape, w_columns: int) -> dict[str, int]:
+    """How the depth is counted: slices, and four chunks on as an addition of (taps down, taps across, chunks).
+
+    w_columns: of a row of packed weights.
+    """
     chunks, taps_w = shape.chunks, shape.kernel[1]
     taps_on = (SLICE // 4) // chunks
     return {
         "chunks": chunks, "slices": shape.slices, "columns": shape.columns, "has_residual": int(shape.residual),
         "x_group": shape.channels // shape.groups // ELEMENTS[shape.maps],
-        "w_group": shape.slices * SLICE * shape.columns,
+        "w_columns": w_columns, "w_group": shape.slices * SLICE * w_columns,
         "step_c": (SLICE // 4) % chunks, "step_s": taps_on % taps_w, "step_r": taps_on // taps_w,
     }  # fmt: skip
 
@@ -290,7 +295,7 @@ def gemv_choice(shape: ConvShape, target: Target) -> Choice:
     tiles = -(-shape.columns // 32)
     wanted = -(-4 * target.multiprocessors // tiles)
     splits = max(1, min(wanted, shape.slices // 8, SPLITS[-1]))
-    arguments = gemm_arguments(shape) | {"splits": splits}
+    arguments = gemm_arguments(shape, shape.columns) | {"splits": splits}
     shared = tiles if splits > 1 else 0
     stored = shape.maps
     kernel = Kernel("gemv", "gemv", (images, shape.function, stored, *shape.types))

@@ -22,7 +22,7 @@ from netdsl.backends.cuda.kernels.functions import FUNCTIONS, limited
 from netdsl.backends.cuda.kernels.gemm_fma import fma_product
 from netdsl.backends.cuda.kernels.gemm_mma import mma_product
 from netdsl.backends.cuda.kernels.gemm_parts import NARROW, divided, pixel_of, share
-from netdsl.backends.cuda.kernels.gemm_product import Product, adder, putter
+from netdsl.backends.cuda.kernels.gemm_product import Product, add4, adder, put4, putter
 from netdsl.backends.cuda.kernels.gemm_stage import OUTSIDE, SLICE, make_stage, next_chunk
 from netdsl.backends.cuda.kernels.maps import getter, setter, word_finder
 from netdsl.backends.cuda.kernels.ptx import ALIGN, block_anew, copies_commit, copies_wait, thread_anew
@@ -69,17 +69,17 @@ def _make(
     threads, sums_each = product.threads, product.sums
     stage, put, held_size = make_stage(block_m, block_n, threads, product.spread, asynchronous)
     place, multiply = product.place, product.multiply
-    rows, row_step, runs, run_step, run = product.rows, product.row_step, product.runs, product.run_step, product.run
+    rows, row_step, runs, apart, run = product.rows, product.row_step, product.runs, product.apart, product.run
     left_size, right_size = product.left, product.right
     size = SLICE * (block_m + block_n)
     whole = stages * size
     ahead, older = stages - 1, stages - 2
     staged_rows, stripe, line = block_m * 4 // threads, threads // 4, block_n // 4
     line_bits = line.bit_length() - 1
-    pieces = sums_each // run
-    add_run, put_run = adder("float32", run), putter("float32", run)  # of bias and of sums that blocks share
-    add_map, r_word, r_step = adder(r_type, run), word_finder(r_type), run_step // ELEMENTS[r_type]
-    put_map, y_word, y_step = putter(y_type, run), word_finder(y_type), run_step // ELEMENTS[y_type]
+    pieces = sums_each // 4  # of sums that blocks share
+    add_bias = adder("float32", run)
+    add_map, r_word, r_apart = adder(r_type, run), word_finder(r_type), apart // ELEMENTS[r_type]
+    put_map, y_word, y_apart = putter(y_type, run), word_finder(y_type), apart // ELEMENTS[y_type]
     get_one, put_one = getter(y_type), setter(y_type)
     late = function not in SHORT or (function is not None and sums_each > 64)
     soon, apply = FUNCTIONS[None if late else function], FUNCTIONS[function]
@@ -87,8 +87,8 @@ def _make(
     def gemm(  # type: ignore[no-untyped-def]
         arena, x, w, bias, y, r, low, high, a, images, in_height, in_width, height, width, taps_h, taps_w,
         stride_h, stride_w, top, left, dilation_h, dilation_w, x_image, x_row, x_pixel, y_image, y_row, y_pixel,
-        r_image, r_row, r_pixel, scratch, counters, has_residual, x_group, w_group, columns, chunks, slices, splits,
-        tiles_n, step_r, step_s, step_c,
+        r_image, r_row, r_pixel, scratch, counters, has_residual, x_group, w_group, w_columns, columns, chunks, slices,
+        splits, tiles_n, step_r, step_s, step_c,
     ):  # fmt: skip
         buffer = cuda.shared.array(whole, float32, ALIGN)
         origin = cuda.local.array(staged_rows, int64)
@@ -112,20 +112,20 @@ def _make(
             origin[i] = x + group * x_group + n * x_image + h * x_row + v * x_pixel
         u, s, c = pixel_of(4 * first + (tid & 3), taps_w, chunks)
         column = int32(tile_n * block_n + 4 * (tid & line - 1))
-        wide = column < columns
-        at = int32(group * w_group + (int64(first) * SLICE + (tid >> line_bits)) * columns + (column if wide else 0))
+        wide = column < w_columns
+        at = int32(group * w_group + (int64(first) * SLICE + (tid >> line_bits)) * w_columns + (column if wide else 0))
         for i in range(sums_each):
             sums[i] = 0.0
 
         for t in range(ahead):
             if t < count:
                 stage(buffer, t * size, held, arena, w, tid, origin, corners, u, s, c, taps_h, in_height, in_width,
-                      dilation_h, dilation_w, x_row, x_pixel, at, columns, wide)  # fmt: skip
+                      dilation_h, dilation_w, x_row, x_pixel, at, w_columns, wide)  # fmt: skip
                 put(buffer, t * size, held, tid)
             if asynchronous:
                 copies_commit()
             u, s, c = next_chunk(u, s, c, taps_w, chunks, step_r, step_s, step_c)
-            at = int32(at + SLICE * columns)
+            at = int32(at + SLICE * w_columns)
         here = int32(0)
         while count > 0:
             if asynchronous:
@@ -134,11 +134,11 @@ def _make(
             there = int32(here - size if here >= size else here + whole - size)
             if count > ahead:
                 stage(buffer, there, held, arena, w, tid, origin, corners, u, s, c, taps_h, in_height, in_width,
-                      dilation_h, dilation_w, x_row, x_pixel, at, columns, wide)  # fmt: skip
+                      dilation_h, dilation_w, x_row, x_pixel, at, w_columns, wide)  # fmt: skip
             if asynchronous:
                 copies_commit()
             u, s, c = next_chunk(u, s, c, taps_w, chunks, step_r, step_s, step_c)
-            at = int32(at + SLICE * columns)
+            at = int32(at + SLICE * w_columns)
             multiply(buffer, here, sums, lefts_now, rights_now)
             if not asynchronous and count > ahead:
                 put(buffer, there, held, tid)
@@ -149,9 +149,9 @@ def _make(
         if splits > 1:
             tiles = int64(cuda.gridDim.x) * cuda.gridDim.y
             mine = tile + int64(cuda.gridDim.x) * cuda.blockIdx.y
-            base = scratch + (mine * threads + tid) * run
+            base = scratch + (mine * threads + tid) * 4
             for i in range(pieces):
-                put_run(arena, base + (cuda.blockIdx.z * pieces + i) * tiles * threads * run, sums, i * run)
+                put4(arena, base + (cuda.blockIdx.z * pieces + i) * tiles * threads * 4, sums, i * 4)
             cuda.threadfence()
             cuda.syncthreads()
             before = 0
@@ -166,7 +166,7 @@ def _make(
                 sums[i] = 0.0
             for z in range(splits):
                 for i in range(pieces):
-                    add_run(arena, base + (z * pieces + i) * tiles * threads * run, sums, i * run)
+                    add4(arena, base + (z * pieces + i) * tiles * threads * 4, sums, i * 4)
 
         row, column = place(tid)
         tile_m, tile_n = divided(tile, tiles_n)
@@ -174,17 +174,17 @@ def _make(
         column = int32(tile_n * block_n + column)
         group_column = cuda.blockIdx.y * columns + column
         for j in range(runs):
-            if column + j * run_step < columns:
+            if column + j * apart < columns:
                 for i in range(rows):
-                    add_run(bias, group_column + j * run_step, sums, (i * runs + j) * run)
+                    add_bias(bias, group_column + j * apart, sums, (i * runs + j) * run)
         if has_residual:
             for i in range(rows):
                 n, p, q = pixel_of(first_m + i * row_step, height, width)
                 places[i] = r_word(r + n * r_image + p * r_row + q * r_pixel + group_column) if n < images else -1
             for i in range(rows):
                 for j in range(runs):
-                    if places[i] >= 0 and column + j * run_step < columns:
-                        add_map(arena, places[i] + j * r_step, sums, (i * runs + j) * run)
+                    if places[i] >= 0 and column + j * apart < columns:
+                        add_map(arena, places[i] + j * r_apart, sums, (i * runs + j) * run)
         for i in range(sums_each):
             sums[i] = soon(limited(sums[i], low, high), a)
         for i in range(rows):
@@ -192,14 +192,14 @@ def _make(
             places[i] = y_word(y + n * y_image + p * y_row + q * y_pixel + group_column) if n < images else -1
         for i in range(rows):
             for j in range(runs):
-                if places[i] >= 0 and column + j * run_step < columns:
-                    put_map(arena, places[i] + j * y_step, sums, (i * runs + j) * run)
+                if places[i] >= 0 and column + j * apart < columns:
+                    put_map(arena, places[i] + j * y_apart, sums, (i * runs + j) * run)
         if late:
             for i in range(rows):
                 n, p, q = pixel_of(first_m + i * row_step, height, width)
                 for j in range(runs):
-                    if n < images and column + j * run_step < columns:
-                        at = y + n * y_image + p * y_row + q * y_pixel + group_column + j * run_step
+                    if n < images and column + j * apart < columns:
+                        at = y + n * y_image + p * y_row + q * y_pixel + group_column + j * apart
                         for e in range(run):
                             put_one(arena, at + e, apply(get_one(arena, at + e), a))
 

@@ -1,5 +1,8 @@
 """A slice's product on tensor cores: each warp a tile of warp_m x warp_n made of 16x8 results, sums in float32.
 
+A thread's results in a row lie next to each other by 16 bytes, though the instructions give it two of each eight:
+weights are packed in such an order of columns (`packing.column_order`).
+
 Both slices are words of 4 bytes, and which words a thread multiplies is the same in every precision: one word of depth
 is a value in tf32, and two neighbouring ones, low half first, in half precision. In tf32 the left words are maps in
 float32 and are rounded as they are loaded; all others go to the tensor cores as they are.
@@ -19,6 +22,7 @@ from netdsl.backends.cuda.kernels.ptx import (
     mma_tf32,
     thread_anew,
 )
+from netdsl.backends.cuda.packing import run_of
 from netdsl.backends.cuda.simt import device_function
 
 PRODUCTS = {"tf32": (as_tf32, mma_tf32), "float16": (as_word, mma_f16), "bfloat16": (as_word, mma_bf16)}
@@ -32,12 +36,13 @@ def mma_product(block_m: int, block_n: int, warp_m: int, warp_n: int, precision:
     threads = 32 * (block_m // warp_m) * across
     tall, wide = warp_m // 16, warp_n // 8
     left_size = block_m * SLICE
+    run = run_of(precision)
 
     @device_function
     def place(tid):  # type: ignore[no-untyped-def]
         warp, lane = tid >> 5, tid & 31
         down = (warp >> across_bits) * warp_m + (lane >> 2)
-        return np.int32(down), np.int32((warp & across - 1) * warp_n + 2 * (lane & 3))
+        return np.int32(down), np.int32((warp & across - 1) * warp_n + run * (lane & 3))
 
     @device_function
     def right_word(buffer, at, depth, column, j):  # type: ignore[no-untyped-def]
@@ -49,7 +54,7 @@ def mma_product(block_m: int, block_n: int, warp_m: int, warp_n: int, precision:
         now = thread_anew()
         row, column = place(now)
         lane = now & 31
-        column = column - 2 * (lane & 3) + (lane >> 2)
+        column = column - run * (lane & 3) + (lane >> 2)
         for step in range(2):
             depth = 8 * step + (lane & 3)
             for j in range(wide):
@@ -68,4 +73,4 @@ def mma_product(block_m: int, block_n: int, warp_m: int, warp_n: int, precision:
                         a0, a1, a2, a3, right[2 * j], right[2 * j + 1], sums[f], sums[f + 1], sums[g], sums[g + 1]
                     )
 
-    return Product(threads, True, 2 * tall, 8, wide, 8, 2, 1, 2 * wide, place, multiply)
+    return Product(threads, True, 2 * tall, 8, 2 * wide // run, 4 * run, run, 1, 2 * wide, place, multiply)

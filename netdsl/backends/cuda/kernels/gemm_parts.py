@@ -11,8 +11,8 @@ from netdsl.backends.cuda.simt import device_function
 NARROW = frozenset(
     [
         "images", "in_height", "in_width", "height", "width", "features", "taps_h", "taps_w", "stride_h", "stride_w",
-        "top", "left", "dilation_h", "dilation_w", "x_row", "x_pixel", "has_residual", "columns", "chunks", "slices",
-        "splits", "tiles_n", "step_r", "step_s", "step_c",
+        "top", "left", "dilation_h", "dilation_w", "x_row", "x_pixel", "has_residual", "w_columns", "columns", "chunks",
+        "slices", "splits", "tiles_n", "step_r", "step_s", "step_c",
     ]
 )  # fmt: skip
 

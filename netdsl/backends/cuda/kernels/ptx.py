@@ -35,7 +35,6 @@ if SIMULATED:
         mma_tf32,
         of_bf16,
         of_f16,
-        store2,
         store4,
         store_half,
         thread_anew,
@@ -118,15 +117,6 @@ else:
             return _store(context, builder, signature, arguments, 4)
 
         return types.void(array, types.int64, *[types.float32] * 4), build
-
-    @intrinsic
-    def store2(typing, array, at, a, b):  # type: ignore[no-untyped-def]
-        """array[at : at + 2] = a, b by one 8-byte store."""
-
-        def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            return _store(context, builder, signature, arguments, 2)
-
-        return types.void(array, types.int64, types.float32, types.float32), build
 
     def _half(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         """Pointer to 16 bits of an array, counted in halves."""
@@ -295,5 +285,5 @@ else:
 __all__ = [
     "ALIGN", "SIMULATED", "as_bf16", "as_f16", "as_tf32", "as_word", "bits", "block_anew", "copies_commit",
     "copies_wait", "copy4", "load2", "load4", "load_half", "mma_bf16", "mma_f16", "mma_tf32", "of_bf16", "of_f16",
-    "store2", "store4", "store_half", "thread_anew",
+    "store4", "store_half", "thread_anew",
 ]  # fmt: skip

@@ -48,12 +48,6 @@ def store4(array: Any, at: Any, a: Any, b: Any, c: Any, d: Any) -> None:
     array[at], array[at + 1], array[at + 2], array[at + 3] = a, b, c, d
 
 
-def store2(array: Any, at: Any, a: Any, b: Any) -> None:
-    """array[at : at + 2] = a, b"""
-    assert at % 2 == 0
-    array[at], array[at + 1] = a, b
-
-
 def _halves(array: Any) -> Any:
     """The same memory as 16-bit words."""
     return array.view(np.uint16)
