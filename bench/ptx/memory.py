@@ -23,10 +23,10 @@ class Fault(Exception):
 
 
 class Card:
-    """Bytes of a card, all 0xFF at first (float32 nan), at addresses of this process, so that copies are plain."""
+    """A card: bytes at addresses of this process, so that copies are plain. Allocated ones are nan (0xFF) at first."""
 
     def __init__(self, size: int = 1 << 26) -> None:
-        held = np.full(size + LINE, 0xFF, np.uint8)
+        held = np.empty(size + LINE, np.uint8)
         start = -held.ctypes.data % LINE
         self.bytes: Array = held[start : start + size]
         self.base = self.bytes.ctypes.data

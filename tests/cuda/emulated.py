@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cuda_convolutions import Case, arguments, lanes, loaded, stored
+from cuda_convolutions import Case, arguments, draw, lanes, loaded
 from netdsl.backends.cuda import jit
 from netdsl.backends.cuda.steps import Kernel
 from netdsl.backends.cuda.tiles import Choice
@@ -33,6 +33,14 @@ def enter() -> None:
     virtual_driver.install(compiled=True)
 
 
+def enter_large() -> None:
+    """The same with a card for large networks, on which nobody watches who meets whom in memory."""
+    import virtual_driver
+
+    np.seterr(all="ignore")
+    virtual_driver.install(compiled=True, bytes_there=1 << 31, watch=False)
+
+
 def kinds(named: Mapping[str, Any]) -> dict[str, str]:
     """The types of arguments by name, as a plan's steps have them."""
 
@@ -52,8 +60,6 @@ def text(kernel: Kernel, types: tuple[tuple[str, str], ...], capability: tuple[i
 
 def ptx_of(case: Case, choice: Choice, capability: tuple[int, int]) -> str:
     """The PTX of a convolution's kernel."""
-    from cuda_convolutions import draw
-
     named, _ = arguments(case, choice, draw(case))
     types = {name: kind for name, kind in kinds(named).items() if name in choice.kernel.parameters}
     return text(choice.kernel, tuple(types.items()), capability)
@@ -112,6 +118,3 @@ class FarCard(Card):
         offsets = addresses - self.base
         number = offsets // self.apart
         return super().places(self.base + offsets - number * (self.apart - self.image), size)
-
-
-__all__ = ["CARD_BYTES", "LACK", "FarCard", "enter", "kinds", "placed", "ptx_of", "run", "stored", "text"]

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from emulated import LACK, FarCard, enter, placed, ptx_of, run
+from emulated import LACK, FarCard, enter, enter_large, placed, ptx_of, run
 from simulated import Simulator, simulator
+from test_cuda_gpu import PARAMS, SIZES
 from test_cuda_nets import HALVES, NETS, agrees, network
 from test_cuda_operators import close
 
@@ -237,27 +238,30 @@ def test_networks_in_half_precision(emulate: Simulator, name: str) -> None:
 def _golden(name: str, precision: str) -> list[np.ndarray[Any, Any]]:
     import netdsl
 
-    facts = json.loads((GOLDEN / "facts.json").read_text())[name]
-    graph = build(name)
+    graph = build(name, params=PARAMS.get(name), input_shapes=SIZES.get(name))
     weights = {tensor: golden_tensor(tensor, shape) for tensor, shape in graph.tensors.items()}
     net = netdsl.compile(graph, weights=weights, device="cuda", precision=precision)
-    out = net(golden_input(facts["input"])[:1])
+    out = net(golden_input(FACTS[name]["input"])[:1])
     return [*out.values()] if isinstance(out, dict) else [out]
 
 
-WHOLE = [
-    pytest.param("lenet5", "float32", id="lenet5"),
-    pytest.param("squeezenet1_1", "float32", id="squeezenet1_1", marks=pytest.mark.slow),
-    pytest.param("mobilenet_v2", "float16", id="mobilenet_v2-float16"),
-    pytest.param("resnet18", "tf32", id="resnet18-tf32", marks=pytest.mark.slow),
-]
+FACTS = json.loads((GOLDEN / "facts.json").read_text())
+TOO_MUCH = 20e9  # chosen: multiply-accumulates that the machine does in a minute or two
+SLOW = pytest.mark.slow
+WHOLE = [("lenet5", "float32"), ("mobilenet_v2", "float16")]
+REST = [(name, "float32") for name in FACTS if name != "lenet5" and FACTS[name]["macs"] < TOO_MUCH]
+REST += [("resnet18", "tf32"), ("squeezenet1_1", "bfloat16")]
 
 
-@pytest.mark.parametrize(("name", "precision"), WHOLE)
-def test_golden_answers(emulate: Simulator, name: str, precision: str) -> None:
+@pytest.fixture(scope="module")
+def large() -> Iterator[Simulator]:
+    with simulator(enter_large) as running:
+        yield running
+
+
+@pytest.mark.parametrize(("name", "precision"), [*WHOLE, *(pytest.param(*rest, marks=SLOW) for rest in REST)])
+def test_golden_answers(large: Simulator, name: str, precision: str) -> None:
     """Whole networks as users call them, against the answers of another engine."""
-    for y, wanted in zip(
-        emulate.apply(_golden, name, precision), np.load(GOLDEN / f"{name}.npz").values(), strict=True
-    ):
+    for y, wanted in zip(large.apply(_golden, name, precision), np.load(GOLDEN / f"{name}.npz").values(), strict=True):
         within = 1e-5 if precision == "float32" else 1e-2
         assert np.abs(y - wanted[:1]).max() <= within * np.abs(wanted[:1]).max()

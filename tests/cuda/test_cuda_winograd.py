@@ -171,23 +171,25 @@ def test_where_it_is_not_taken(name: str) -> None:
 @pytest.mark.parametrize("images", [1, 3, 17, 64, 1000])
 @pytest.mark.parametrize("m", SIZES)
 def test_turns_bound_the_memory_and_are_of_like_size(m: int, images: int) -> None:
-    cut = patches(replace(SHAPE, images=images), m, images)
+    cut = patches(replace(SHAPE, images=images), m)
     assert cut.floats(64) * 2 <= TOGETHER and cut.products.images == cut.turn
     turns = -(-images // cut.turn)
     assert (turns - 1) * cut.turn < images <= turns * cut.turn and turns * cut.turn - images < turns
-    huge = patches(replace(SHAPE, images=4, height=4000, width=4000), m, 4)
+    huge = patches(replace(SHAPE, images=4, height=4000, width=4000), m)
     assert huge.turn == 1
 
 
 def test_the_choice_is_that_of_the_estimates() -> None:
     cut = best_patches(SHAPE, H200)
     assert cut is not None
-    costs = {m: winograd_cycles(SHAPE, H200, patches(SHAPE, m, SHAPE.images)) for m in SIZES}
+    costs = {m: winograd_cycles(SHAPE, H200, patches(SHAPE, m)) for m in SIZES}
     assert costs[cut.m] == min(costs.values()) <= WORTH * cycles(SHAPE, H200, *best_tile(SHAPE, H200))
 
 
 def test_too_large_a_layer_is_not_counted_in_32_bits() -> None:
     assert best_patches(replace(SHAPE, images=1, height=60_000, width=60_000), H200) is None
+    assert best_patches(replace(SHAPE, images=1, height=300_000, width=56), H200) is None  # a corner takes 16 bits
+    assert best_patches(replace(SHAPE, images=1, height=30_000, width=56), H200) is not None
 
 
 def test_each_turn_has_its_own_images() -> None:

@@ -190,7 +190,7 @@ def choose(shape: ConvShape, target: Target) -> Choice | None:
     """
     if shape.precision not in target.precisions:
         raise ValueError(f"{shape.precision} is none of {', '.join(target.precisions)}")
-    if not _countable(shape):
+    if not countable(shape):
         return None
     if shape.groups > 1:
         if shape.groups == shape.channels == shape.features:
@@ -203,7 +203,7 @@ def choose(shape: ConvShape, target: Target) -> Choice | None:
     return gemm_choice(shape, target, *best_tile(shape, target))
 
 
-def _countable(shape: ConvShape) -> bool:
+def countable(shape: ConvShape) -> bool:
     """Whether the counts fit the 32 or 16 bits that kernels keep them in, and the groups the grid."""
     sides = max(
         size * stride + taps * max(1, abs(dilation))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netdsl.backends.cuda.packing import F32
-from netdsl.backends.cuda.tiles import LATENCY, MOST, ConvShape, Target, best_tile, cycles
+from netdsl.backends.cuda.tiles import LATENCY, MOST, ConvShape, Target, best_tile, countable, cycles
 from netdsl.plan.winograd import weight as weight_matrix
 
 TAPS = 3
@@ -44,12 +44,12 @@ class Patches:
         return self.turn * self.down * self.across * self.cells * lanes
 
 
-def patches(shape: ConvShape, m: int, images: int) -> Patches:
-    """The cut of a convolution of `images` images, each of whose images may go through it alone."""
+def patches(shape: ConvShape, m: int) -> Patches:
+    """The cut of a convolution into patches of m x m outputs."""
     down, across, cells = -(-shape.height // m), -(-shape.width // m), (m + TAPS - 1) ** 2
     lanes, columns = shape.chunks * shape.lanes, shape.columns
     most = max(1, TOGETHER // (down * across * cells * (lanes + columns)))
-    turn = -(-images // -(-images // most))
+    turn = -(-shape.images // -(-shape.images // most))
     products = ConvShape(
         turn, down, across, cells * lanes, cells * columns, (1, 1), (1, 1), False, None, "float32", False, cells, (1, 1)
     )
@@ -61,7 +61,7 @@ def best_patches(shape: ConvShape, target: Target) -> Patches | None:
     plain = shape.kernel == (TAPS, TAPS) and shape.stride == shape.dilation == (1, 1) and shape.groups == 1
     if not plain or shape.precision != "float32" or min(shape.channels, shape.features) < FEWEST or not shape.pixels:
         return None
-    cuts = [patches(shape, m, shape.images) for m in SIZES]
+    cuts = [patches(shape, m) for m in SIZES]
     cuts = [cut for cut in cuts if _countable(cut)]
     best = min(cuts, key=lambda cut: winograd_cycles(shape, target, cut), default=None)
     if best is None:
@@ -71,10 +71,9 @@ def best_patches(shape: ConvShape, target: Target) -> Patches | None:
 
 
 def _countable(cut: Patches) -> bool:
-    """Whether kernels can count its threads, and a group's weights, in 32 bits."""
-    products = cut.products
-    most = max(products.channels, products.features)
-    return products.pixels * most // cut.cells <= MOST and products.channels * products.columns <= MOST
+    """Whether kernels can count what is multiplied, and the threads of the transforms."""
+    threads = cut.products.pixels * max(cut.products.channels, cut.products.features) // cut.cells
+    return threads <= MOST and countable(cut.products)
 
 
 def winograd_cycles(shape: ConvShape, target: Target, cut: Patches) -> float:

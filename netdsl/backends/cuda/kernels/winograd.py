@@ -11,6 +11,7 @@ Source: Lavin and Gray, arXiv:1509.09308; the points are those of `plan/winograd
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -46,10 +47,9 @@ def put(array, at, value):  # type: ignore[no-untyped-def]
     array[np.uint64(at)] = value
 
 
-def _squares(n: int) -> tuple[Any, ...]:
-    """The points p > 0, and of all p^2 the elementary symmetric sums from the second highest coefficient on."""
-    ps = [float(p) if "/" not in p else float(p.split("/")[0]) / float(p.split("/")[1]) for p in PAIRS[n]]
-    return tuple(ps), tuple(p * p for p in ps)
+def _points(n: int) -> list[float]:
+    """The points above 0; the others are their opposites, 0 and infinity."""
+    return [float(Fraction(p)) for p in PAIRS[n]]
 
 
 def forward(m: int) -> Any:
@@ -57,7 +57,8 @@ def forward(m: int) -> Any:
 
     In place. Values at +p and -p are what the even and what the odd ones make, plus and minus.
     """
-    (ps, squares) = _squares(m + TAPS - 1)
+    ps = _points(m + TAPS - 1)
+    squares = [p * p for p in ps]
     if m == 4:
         p, q = (np.float32(x) for x in ps)
         pp, qq = (np.float32(x) for x in squares)
@@ -100,7 +101,7 @@ def forward(m: int) -> Any:
 def backward(m: int) -> Any:
     """A device function of (values, at, step): of values at the points, values[at + i step], i < n, the first m become
     outputs. In place."""
-    ps, _ = _squares(m + TAPS - 1)
+    ps = _points(m + TAPS - 1)
     if m == 4:
         p, q = (np.float32(x) for x in ps)
         p2, q2 = (np.float32(x**2) for x in ps)
