@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from netdsl.backends.cuda import device
 from netdsl.backends.cuda.precision import map_type
 from netdsl.backends.cuda.steps import Kernel
 from netdsl.backends.cuda.tiles import Choice, ConvShape
@@ -169,20 +170,45 @@ def _strides(name: str, height: int, width: int, pixel: int) -> dict[str, int]:
     return {f"{name}_image": height * width * pixel, f"{name}_row": width * pixel, f"{name}_pixel": pixel}
 
 
-def run(case: Case, choice: Choice, data: Data) -> tuple[Array, Array, Array]:
-    """The result [N, H, W, pixel] of a launch in this process, on the GPU or in numba.cuda's simulator; and what the
-    launch left in the counters, and the result of a second launch over the first."""
-    from netdsl.backends.cuda.simt import cuda
+def kinds(named: Mapping[str, Any]) -> dict[str, str]:
+    """The types of arguments by name, as a plan's steps have them."""
 
+    def kind(value: Any) -> str:
+        if isinstance(value, np.ndarray):
+            return f"{value.dtype.name}[]"
+        return "float32" if isinstance(value, np.float32) else "int64"
+
+    return {name: kind(value) for name, value in named.items()}
+
+
+def launch(choice: Choice, named: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A kernel's launch as plans have it, and its arrays: on the GPU, or where numba.cuda's simulator has them."""
+    runtime = device.runtime()
+    mine = {name: named[name] for name in choice.kernel.parameters}
+    there = {name: runtime.upload(a) if isinstance(a, np.ndarray) else a for name, a in mine.items()}
+    return runtime.Launch(choice.kernel, kinds(mine), choice.geometry, there, device.find().capability), there
+
+
+def run(case: Case, choice: Choice, data: Data) -> tuple[Array, Array, Array]:
+    """The result [N, H, W, pixel] of a launch on the GPU or in numba.cuda's simulator; and what the launch left in the
+    counters, and the result of a second launch over the first."""
     named, place = arguments(case, choice, data)
-    kernel = cuda.jit(choice.kernel.build())
-    results = []
+    start, there = launch(choice, named)
+    stream, results = device.runtime().Stream(), []
+
+    def fetched(name: str) -> Array:
+        values = np.zeros_like(named[name])
+        if name in there:
+            stream.fetch(there[name], values)
+            stream.wait()
+        return values
+
     for _ in range(2 if choice.counters else 1):
         with np.errstate(all="ignore"):
-            kernel[choice.geometry.grid, choice.geometry.block](*values(choice.kernel, named))
-        results.append(loaded(named["arena"][place], case.shape.result).copy())
+            start(stream)
+        results.append(loaded(fetched("arena")[place], case.shape.result))
     shape = (case.images, *case.size, lanes(case, case.features) + case.apart)
-    return results[0].reshape(shape), named["counters"], results[-1].reshape(shape)
+    return results[0].reshape(shape), fetched("counters"), results[-1].reshape(shape)
 
 
 def values(kernel: Kernel, named: Mapping[str, Any]) -> list[Any]:

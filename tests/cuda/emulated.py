@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cuda_convolutions import Case, arguments, draw, lanes, loaded
+from cuda_convolutions import Case, arguments, draw, kinds, lanes, loaded
 from netdsl.backends.cuda import jit
 from netdsl.backends.cuda.steps import Kernel
 from netdsl.backends.cuda.tiles import Choice
@@ -39,17 +39,6 @@ def enter_large() -> None:
 
     np.seterr(all="ignore")
     virtual_driver.install(compiled=True, bytes_there=1 << 31, watch=False)
-
-
-def kinds(named: Mapping[str, Any]) -> dict[str, str]:
-    """The types of arguments by name, as a plan's steps have them."""
-
-    def kind(value: Any) -> str:
-        if isinstance(value, np.ndarray):
-            return f"{value.dtype.name}[]"
-        return "float32" if isinstance(value, np.float32) else "int64"
-
-    return {name: kind(value) for name, value in named.items()}
 
 
 @cache

@@ -24,8 +24,8 @@ from ptx.machine import Machine
 from ptx.memory import Card
 from ptx.text import parse
 
-Result = enum.IntEnum("Result", ["CUDA_SUCCESS", "CUDA_ERROR_OUT_OF_MEMORY", "CUDA_ERROR_INVALID_VALUE"], start=0)
-FINE, NO_MEMORY, WRONG = Result  # type: ignore[misc]
+Result = enum.IntEnum("Result", ["CUDA_SUCCESS", "CUDA_ERROR_INVALID_VALUE", "CUDA_ERROR_OUT_OF_MEMORY"], start=0)
+FINE, WRONG, NO_MEMORY = Result  # type: ignore[misc]
 SYMBOL = "kernel"  # of every kernel, as kernels that were compiled in different processes may have the same
 BYTES = 1 << 26  # of the virtual card
 SUCCEED = (
