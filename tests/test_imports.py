@@ -19,8 +19,8 @@ PACKAGE = Path(netdsl.__file__).parent
 
 # From left to right; `netdsl/__init__.py` only names what stands elsewhere and `__main__.py` starts the command line.
 ORDER = (
-    "frozen", "errors", "kept", "halves", "tensor", "ops", "text", "graph", "passes", "plan", "profiles", "backends",
-    "weights", "images", "datasets", "arrays", "samples", "answers", "catalogue", "model", "compiler",
+    "frozen", "errors", "kept", "helpers", "halves", "tensor", "ops", "text", "graph", "passes", "plan", "profiles",
+    "backends", "weights", "images", "datasets", "arrays", "samples", "answers", "catalogue", "model", "compiler",
     "onnx_export", "torch_export", "peers", "benchmark", "lowerings", "plots", "cli",
 )  # fmt: skip
 

@@ -42,9 +42,7 @@ class Machine:
         self.card, self.watch, self.lanes, self.traffic = card, watch, lanes, traffic
         self._ready: dict[int, tuple[Code, list[Any]]] = {}
 
-    def launch(
-        self, code: Code, grid: Sequence[int], block: Sequence[int], parameters: Sequence[int], shared_bytes: int = 0
-    ) -> None:
+    def launch(self, code: Code, grid: Sequence[int], block: Sequence[int], parameters: Sequence[int]) -> None:
         """Run a grid to its end; parameters: their values, one word of 8 bytes each.
 
         Raises Fault for what a kernel may not do.
@@ -52,11 +50,11 @@ class Machine:
         threads, blocks = math.prod(block), math.prod(grid)
         if code.threads not in (0, threads):
             raise Fault(f"compiled for {code.threads} threads, launched with {threads}")
-        if threads > 1024 or max(grid[1:]) > 65535 or code.shared_bytes + shared_bytes > 48 * 1024:
+        if threads > 1024 or max(grid[1:]) > 65535 or code.shared_bytes > 48 * 1024:
             raise Fault("no such launch is possible")
         if id(code) not in self._ready:
             self._ready[id(code)] = code, [[_built(i, code) for i in b] for b in code.blocks]
-        run = Launch(self, code, self._ready[id(code)][1], tuple(grid), tuple(block), parameters, shared_bytes)
+        run = Launch(self, code, self._ready[id(code)][1], tuple(grid), tuple(block), parameters)
         step = max(1, self.lanes // threads)
         for first in range(0, blocks, step):
             run.some(first, min(step, blocks - first))
@@ -67,13 +65,13 @@ class Launch:
 
     def __init__(
         self, machine: Machine, code: Code, ready: list[Any], grid: tuple[int, ...], block: tuple[int, ...],
-        parameters: Sequence[int], shared_bytes: int,
+        parameters: Sequence[int],
     ) -> None:  # fmt: skip
         self.code, self.card, self.traffic = code, machine.card, machine.traffic
         self.watching = Watch(self.card.end // 2) if machine.watch else None
         self._blocks, self._grid, self._block, self._size = ready, grid, block, math.prod(block)
         self.parameters = dict(zip(code.parameters, parameters, strict=True))
-        self.shared_words = max(1, -(-(code.shared_bytes + shared_bytes) // 16) * 4)
+        self.shared_words = max(1, -(-code.shared_bytes // 16) * 4)
         self.local_words = -(-code.local_bytes // 16) * 4
         threads = math.prod(grid) * self._size
         self.clock = 1

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Netdsl
-from netdsl import kept
-from netdsl.backends.cpu import ahead, warm
+from netdsl import helpers, kept
+from netdsl.backends.cpu import ahead
 from netdsl.graph.build import build
 from netdsl.graph.library import names
 
@@ -71,7 +71,7 @@ def test_kernels_that_a_disk_did_not_take_are_an_error(
     monkeypatch.setattr(kept, "write", full)
     monkeypatch.setattr(kept, "_warned", False)
     monkeypatch.setattr(ahead.jit, "_loaded", {})
-    monkeypatch.setattr(warm, "MANY", 1000)  # no helpers, whose disk is not full
+    monkeypatch.setattr(helpers, "MANY", 1000)  # no helpers, whose disk is not full
     assert "compiled kernels could not be kept" in refused(netdsl, tiny, tmp_path, monkeypatch)
 
 

@@ -25,6 +25,7 @@ import numpy as np
 from emulated import LACK
 from virtual_driver import FINE, WRONG, Emulated, VirtualDriver
 
+from netdsl import helpers
 from netdsl.backends.cuda import jit
 from ptx.text import parse
 
@@ -32,7 +33,6 @@ LACKING = LACK or (None if shutil.which("cc") else "no C compiler (cc)")
 BYTES = 1 << 31  # of the card; the system gives what is touched
 NAME = b"a card made of Python"
 CAPABILITY, MULTIPROCESSORS, VERSION = (9, 0), 132, 13000
-SHARED_BYTES = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 ATTRIBUTES = {75: CAPABILITY[0], 76: CAPABILITY[1], 16: MULTIPROCESSORS}  # CUdevice_attribute: what it is on this card
 BROKEN = 999  # CUDA_ERROR_UNKNOWN
 
@@ -76,7 +76,6 @@ PARAMETERS: dict[str, tuple[Any, ...]] = {  # of the driver's functions (cuda.h)
     "cuModuleLoadData": (OUT, IN),
     "cuModuleGetFunction": (OUT, IN, TEXT),
     "cuFuncGetAttribute": (OUT_INT, INT, IN),
-    "cuFuncSetAttribute": (IN, INT, INT),
     "cuLaunchKernel": (IN, *[BITS] * 7, IN, IN, IN),
 }
 
@@ -125,9 +124,6 @@ class LibCuda(VirtualDriver):
 
     def cuFuncGetAttribute(self, attribute: int, function: int) -> tuple[Any, ...]:
         return super().cuFuncGetAttribute(attribute, self.functions[function])
-
-    def cuFuncSetAttribute(self, function: int, attribute: int, value: int) -> tuple[Any, ...]:
-        return (FINE if function in self.functions and attribute == SHARED_BYTES else WRONG,)
 
     def cuLaunchKernel(self, function: int, *rest: Any) -> tuple[Any, ...]:
         return super().cuLaunchKernel(self.functions[function], *rest)
@@ -189,7 +185,8 @@ def install() -> LibCuda:
         driver.texts[code] = ptx
         return code
 
-    jit.linked, jit._read = remembered, lambda path: None  # code that was kept has no PTX
+    jit.linked, jit._read = remembered, lambda path: None  # code that was kept, or made by a helper, has no PTX
+    helpers.MANY = sys.maxsize
     return driver
 
 

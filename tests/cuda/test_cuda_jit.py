@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from test_cuda_operators import followed
 from test_cuda_plan import Unpacked
 
 import cubin
 from netdsl import kept
-from netdsl.backends.cuda import jit
+from netdsl.backends.cuda import jit, warm
 from netdsl.backends.cuda.program import make_plan
 from netdsl.backends.cuda.steps import Kernel, Step
 from netdsl.errors import DeviceError, NetWarning
@@ -125,51 +124,7 @@ def test_the_driver_has_every_function_that_is_called() -> None:
             assert any(hasattr(home, word) for home in homes), word
 
 
-def driver_is_there() -> bool:
-    from cuda.bindings import driver
-
-    try:
-        driver.cuInit(0)
-    except Exception:
-        return False
-    return True
-
-
-def test_the_driver_takes_arguments_of_the_types_that_are_passed() -> None:
-    """Arguments are converted before the library is called: without a driver, a wrong type is the other error."""
-    from cuda.bindings import driver as cu
-
-    if driver_is_there():
-        pytest.skip("there is a driver: these calls would reach it")
-    words = np.zeros(16, np.uint64).ctypes.data
-    event, function, graph, ready = cu.CUevent(5), cu.CUfunction(5), cu.CUgraph(5), cu.CUgraphExec(5)
-    shared = cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-    calls: dict[str, tuple[Any, ...]] = {
-        "cuDevicePrimaryCtxRetain": (0,), "cuCtxSetCurrent": (cu.CUcontext(5),), "cuMemGetInfo": (),
-        "cuMemAlloc": (64,), "cuMemFree": (4096,), "cuMemcpyHtoD": (4096, words, 64), "cuCtxSynchronize": (),
-        "cuStreamCreate": (cu.CUstream_flags.CU_STREAM_NON_BLOCKING.value,), "cuStreamDestroy": (5,),
-        "cuMemcpyHtoDAsync": (4096, words, 64, 5), "cuMemcpyDtoHAsync": (words, 4096, 64, 5),
-        "cuEventCreate": (cu.CUevent_flags.CU_EVENT_DISABLE_TIMING.value,), "cuEventRecord": (event, 1),
-        "cuStreamWaitEvent": (5, event, 0), "cuEventDestroy": (event,), "cuStreamSynchronize": (5,),
-        "cuModuleLoadData": (b"code",), "cuModuleGetFunction": (cu.CUmodule(5), b"name"),
-        "cuFuncSetAttribute": (function, shared, 65536),
-        "cuFuncGetAttribute": (cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK, function),
-        "cuLaunchKernel": (function, 1, 1, 1, 32, 1, 1, 0, 5, words, 0),
-        "cuStreamBeginCapture": (5, cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED),
-        "cuStreamEndCapture": (5,), "cuGraphInstantiate": (graph, 0), "cuGraphLaunch": (ready, 5),
-        "cuGraphExecDestroy": (ready,), "cuGraphDestroy": (graph,), "cuEventSynchronize": (event,),
-        "cuEventElapsedTime": (event, event), "cuDriverGetVersion": (), "cuDeviceGetCount": (),
-        "cuDeviceGetAttribute": (cu.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, 0),
-        "cuDeviceGetName": (128, 0), "cuDeviceTotalMem": (0,),
-    }  # fmt: skip
-    for name, arguments in calls.items():
-        with pytest.raises(RuntimeError, match=r"(?i)driver|libcuda"):
-            getattr(cu, name)(*arguments)
-    with pytest.raises(TypeError):
-        cu.cuMemAlloc("many")
-
-
-COPY = Kernel("measure", "copy")
+COPY, PRODUCTS = Kernel("measure", "copy"), Kernel("measure", "tensor_products", ("tf32",))
 LOAD = f"""
     import sys
     from netdsl.backends.cuda import jit
@@ -196,6 +151,29 @@ def test_a_kept_kernel_needs_no_numba(tmp_path: Path) -> None:
     file.write_bytes(whole[: len(whole) // 2])
     assert loaded(tmp_path) == "compiled"
     assert file.read_bytes() == whole
+
+
+def test_a_helper_compiles_what_a_line_says(tmp_path: Path) -> None:
+    line = json.dumps(["measure", "tensor_products", ["tf32"], MEASURES[PRODUCTS], [8, 0]])
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "netdsl.backends.cuda.warm"], env={**os.environ, "NETDSL_CACHE": str(tmp_path)},
+        input=f"{line}\n{line}\n", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout == "done\n" * 2, done.stderr
+    (file,) = (tmp_path / "kernels").iterdir()
+    assert file.name.startswith("tensor_products_tf32-") and "-sm80-" in file.name
+
+
+def test_several_processes_compile_and_keep_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NETDSL_CACHE", str(tmp_path))
+    monkeypatch.setattr(jit, "_loaded", {})
+    here: list[Kernel] = []
+    warm.compile_all([*MEASURES.items()], (9, 0), lambda work: here.append(work[0]))
+    assert len(here) == len(set(here)) <= len(MEASURES)
+    assert all(jit.is_cached(kernel, (9, 0)) for kernel in MEASURES)
+    monkeypatch.setattr(jit, "compile_kernel", None)
+    for kernel, kinds in MEASURES.items():
+        assert jit.load(kernel, kinds, (9, 0)).parameters == kernel.parameters
 
 
 def test_a_cache_that_cannot_be_written_is_said_and_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

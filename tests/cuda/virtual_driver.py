@@ -114,8 +114,8 @@ class VirtualDriver:
 
     def cuLaunchKernel(self, kernel: Any, *rest: Any) -> tuple[Any, ...]:
         *sizes, shared, stream, pointers, extra = rest
-        assert extra == 0 and len(sizes) == 6 and all(n >= 1 for n in sizes)
-        launch = kernel.launch(sizes[:3], sizes[3:], shared, pointers)
+        assert extra == shared == 0 and len(sizes) == 6 and all(n >= 1 for n in sizes)
+        launch = kernel.launch(sizes[:3], sizes[3:], pointers)
         if stream in self.recording:
             self.recording[stream].append(launch)
         else:
@@ -150,12 +150,12 @@ class Simulated:
     function: Any
     types: tuple[str, ...]
 
-    def launch(self, grid: Any, block: Any, shared: int, pointers: int) -> Callable[[], None]:
+    def launch(self, grid: Any, block: Any, pointers: int) -> Callable[[], None]:
         """A launch with the arguments that are there now."""
         from numba import cuda
 
         values = tuple(_arguments(self.types, pointers))
-        return lambda: cuda.jit(self.function)[tuple(grid), tuple(block), 0, shared](*values)
+        return lambda: cuda.jit(self.function)[tuple(grid), tuple(block)](*values)
 
 
 @dataclass(frozen=True)
@@ -166,10 +166,10 @@ class Emulated:
     code: Any
     machine: Machine
 
-    def launch(self, grid: Any, block: Any, shared: int, pointers: int) -> Callable[[], None]:
+    def launch(self, grid: Any, block: Any, pointers: int) -> Callable[[], None]:
         """A launch with the arguments that are there now."""
         words = list(_words(pointers, len(self.code.parameters)))
-        return lambda: self.machine.launch(self.code, grid, block, words, shared)
+        return lambda: self.machine.launch(self.code, grid, block, words)
 
 
 def _words(pointers: int, count: int) -> Iterator[int]:

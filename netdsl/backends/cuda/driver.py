@@ -23,7 +23,6 @@ from netdsl.errors import DeviceError
 
 F32 = NDArray[np.float32]
 
-PLAIN_SHARED_BYTES = 48 * 1024  # dynamic shared memory that a kernel may have without asking
 DEFAULT_STREAM = 1  # what DLPack and the CUDA array interface call the legacy default stream
 ARRAY_WORDS = 7  # parameters that numba.cuda makes of a flat array: two unused, size, item size, address, shape, stride
 
@@ -239,9 +238,6 @@ class Launch:
     ) -> None:  # fmt: skip
         compiled = jit.load(kernel, kinds, capability)
         self._function, self._geometry = _function(compiled), geometry
-        if geometry.shared_bytes > PLAIN_SHARED_BYTES:
-            attribute = cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            call(cu.cuFuncSetAttribute(self._function, attribute, geometry.shared_bytes), "shared memory")
         self._words, self._places = packed(compiled.parameters, compiled.types, values)
         self._pointers = self._words.ctypes.data + 8 * np.arange(len(self._words), dtype=np.uint64)
         self._kept = dict(values)  # arrays stay as long as the launch
@@ -252,11 +248,8 @@ class Launch:
             at = self._places[name]
             self._words[at : at + ARRAY_WORDS] = array.words()
         grid, block = self._geometry.grid, self._geometry.block
-        shared = self._geometry.shared_bytes
-        call(
-            cu.cuLaunchKernel(self._function, *grid, *block, shared, stream.handle, self._pointers.ctypes.data, 0),
-            "a launch",
-        )
+        pointers = self._pointers.ctypes.data
+        call(cu.cuLaunchKernel(self._function, *grid, *block, 0, stream.handle, pointers, 0), "a launch")
 
 
 def packed(

@@ -20,7 +20,7 @@ from netdsl.backends.cuda import device, jit
 from netdsl.backends.cuda.lower import plan_steps
 from netdsl.backends.cuda.planner import Planner, WeightBank
 from netdsl.backends.cuda.staging import staging
-from netdsl.backends.cuda.steps import Step
+from netdsl.backends.cuda.steps import Kernel, Step
 from netdsl.backends.cuda.tensors import DeviceTensor
 from netdsl.backends.cuda.tiles import Target
 from netdsl.backends.cuda.views import Address, Arena, Argument, Counters, Data, Port
@@ -248,12 +248,17 @@ class Program:
         if self.device.simulated:
             return
         target = self.device.capability
-        missing = {s.kernel: s for s in steps if not jit.is_cached(s.kernel, target)}
-        for done, (kernel, step) in enumerate(missing.items()):
+        missing = {s.kernel: s.kinds() for s in steps if not jit.is_cached(s.kernel, target)}
+        if not missing:
+            return
+        from netdsl.backends.cuda.warm import compile_all
+
+        def started(work: tuple[Kernel, Any]) -> None:
             if progress:
-                progress(kernel.name, done, len(missing))
-            jit.load(kernel, step.kinds(), target)
-        if progress and missing:
+                progress(work[0].name, sum(jit.is_cached(kernel, target) for kernel in missing), len(missing))
+
+        compile_all([*missing.items()], target, started)
+        if progress:
             progress("", len(missing), len(missing))
 
     def plan(self, images: int) -> Plan:

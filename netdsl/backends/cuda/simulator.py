@@ -71,7 +71,7 @@ class Launch:
     def __call__(self, stream: Stream, ports: Mapping[str, Any] | None = None) -> None:
         values = {**self._values, **(ports or {})}
         geometry = self._geometry
-        run = _interpreted(self._kernel)[geometry.grid, geometry.block, 0, geometry.shared_bytes]
+        run = _interpreted(self._kernel)[geometry.grid, geometry.block]
         run(*(values[name] for name in self._kernel.parameters))
 
 

@@ -62,11 +62,10 @@ def _build(kernel: Kernel) -> Callable[..., None]:
 
 @dataclass(frozen=True)
 class Geometry:
-    """How many blocks of how many threads, (x, y, z) each, and the bytes of shared memory asked for at launch."""
+    """How many blocks of how many threads, (x, y, z) each. What kernels share they declare themselves."""
 
     grid: Size3
     block: Size3
-    shared_bytes: int = 0
 
     @property
     def threads(self) -> int:

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from netdsl.backends.cpu import warm
-from netdsl.backends.cpu.jit import Kernel
+from netdsl import helpers
 
-KERNELS = [Kernel("move", f"kernel{i}") for i in range(6)]
+KERNELS = [f"kernel{i}" for i in range(6)]
 
 FIRST = "read line; echo done; touch first"  # a helper's first kernel, after which this process goes on
 HELPERS = {  # what a helper does, in the shell; it answers a line with a line
@@ -24,18 +23,21 @@ HELPERS = {  # what a helper does, in the shell; it answers a line with a line
     "fails after its first": f"{FIRST}; exit 1",
 }
 
-Compile = Callable[[], list[Kernel]]
+
+def compile_all(load: Callable[[str], Any]) -> None:
+    compiler = helpers.Compiler("nobody", lambda kernel: [kernel], load, processes=4, patience=0.2)
+    compiler.compile_all(KERNELS, lambda kernel: None)
 
 
 @pytest.fixture
-def compile_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[Kernel]]:
+def compile_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
     """compile_with(script): the kernels that this process compiled beside one helper that is a shell script."""
 
-    def compiled(script: str) -> list[Kernel]:
-        here: list[Kernel] = []
+    def compiled(script: str) -> list[str]:
+        here: list[str] = []
         end = time.monotonic() + 60
 
-        def load(kernel: Kernel) -> None:
+        def load(kernel: str) -> None:
             here.append(kernel)
             while FIRST in script and not (tmp_path / "first").exists() and time.monotonic() < end:
                 time.sleep(0.01)
@@ -47,11 +49,9 @@ def compile_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
             started.append(process(["/bin/sh", "-c", script], cwd=tmp_path, **pipes))
             return started[-1]
 
-        monkeypatch.setattr(warm, "load", load)
-        monkeypatch.setattr(warm, "PATIENCE", 0.2)
-        monkeypatch.setattr(warm.os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
-        monkeypatch.setattr(warm.subprocess, "Popen", popen)
-        warm.compile_all(KERNELS, lambda kernel: None)
+        monkeypatch.setattr(helpers.os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
+        monkeypatch.setattr(helpers.subprocess, "Popen", popen)
+        compile_all(load)
         assert len(started) == 1 and started[0].returncode is not None  # it ended, and was waited for
         return here
 
@@ -59,24 +59,21 @@ def compile_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
 
 
 @pytest.mark.parametrize("fate", HELPERS)
-def test_what_a_helper_does_not_deliver_is_compiled_here(
-    compile_with: Callable[[str], list[Kernel]], fate: str
-) -> None:
+def test_what_a_helper_does_not_deliver_is_compiled_here(compile_with: Callable[[str], list[str]], fate: str) -> None:
     delivered = "first" in fate
     here = compile_with(HELPERS[fate])
     assert len(here) == len(set(here)) == len(KERNELS) - delivered and set(here) <= set(KERNELS)
 
 
-def test_a_helper_takes_its_share(compile_with: Callable[[str], list[Kernel]]) -> None:
+def test_a_helper_takes_its_share(compile_with: Callable[[str], list[str]]) -> None:
     here = compile_with(f"{FIRST}; while read line; do echo done; done")
     assert len(here) == len(set(here)) < len(KERNELS)
 
 
 @pytest.mark.parametrize("executable", ["/no/such/file", ""])
 def test_without_helpers_all_is_compiled_here(executable: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    here: list[Kernel] = []
-    monkeypatch.setattr(warm, "load", here.append)
-    monkeypatch.setattr(warm.sys, "executable", executable)
-    monkeypatch.setattr(warm.os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
-    warm.compile_all(KERNELS, lambda kernel: None)
+    here: list[str] = []
+    monkeypatch.setattr(helpers.sys, "executable", executable)
+    monkeypatch.setattr(helpers.os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
+    compile_all(here.append)
     assert here == KERNELS
