@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from ctypes import CFUNCTYPE, POINTER, c_char_p, c_float, c_int, c_uint, c_uint64, c_void_p
+from ctypes import CFUNCTYPE, POINTER, c_char_p, c_float, c_int, c_size_t, c_uint, c_uint64, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ NAME = b"a card made of Python"
 CAPABILITY, MULTIPROCESSORS, VERSION = (9, 0), 132, 13000
 ATTRIBUTES = {75: CAPABILITY[0], 76: CAPABILITY[1], 16: MULTIPROCESSORS}  # CUdevice_attribute: what it is on this card
 BROKEN = 999  # CUDA_ERROR_UNKNOWN
+COMPARE = CFUNCTYPE(c_int, c_void_p, c_char_p, c_size_t)(("memcmp", ctypes.CDLL(None)))
 
 IN, TEXT, BITS, INT, OUT, OUT_INT, OUT_FLOAT = (
     c_uint64, c_char_p, c_uint, c_int, POINTER(c_uint64), POINTER(c_int), POINTER(c_float)
@@ -109,7 +110,7 @@ class LibCuda(VirtualDriver):
 
     def cuModuleLoadData(self, image: int) -> tuple[Any, ...]:
         for code, text in self.texts.items():
-            if ctypes.string_at(image, len(code)) == code:
+            if COMPARE(image, code, len(code)) == 0:  # reads no further than to a difference
                 number = self._number()
                 self.modules[number] = text
                 return FINE, number

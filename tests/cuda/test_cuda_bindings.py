@@ -53,6 +53,7 @@ def on_the_card(path: str, which: str) -> str:
         pytest.param(REST, WHOLE, 6, id="whole calls"),
         pytest.param(FIRST, "not peak", 50, id="all of the first", marks=pytest.mark.slow),
         pytest.param(REST, "callers", 1, id="callers", marks=pytest.mark.slow),
+        pytest.param(REST, "operators or precisions", 800, id="operators", marks=pytest.mark.slow),
     ],
 )
 def test_what_waits_for_a_card_passes(path: str, which: str, least: int) -> None:
