@@ -19,6 +19,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from netdsl import kept
+
 MANY = 4  # chosen: so many kernels to compile are worth starting other processes for
 
 Helper = subprocess.Popen[bytes]
@@ -84,7 +86,8 @@ class Compiler(Generic[K]):
     def _helpers(self, kernels: int) -> Iterator[list[Helper]]:
         """Helpers for so many kernels, ended with the block."""
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        count = min(processors, self.processes, kernels) - 1 if kernels >= MANY and sys.executable else 0
+        worth = kernels >= MANY and sys.executable and _can_keep()
+        count = min(processors, self.processes, kernels) - 1 if worth else 0
         helpers: list[Helper] = []
         with ExitStack() as stack:
             for _ in range(count):
@@ -97,6 +100,14 @@ class Compiler(Generic[K]):
                     helpers.append(stack.enter_context(helper))
                     stack.callback(helper.kill)  # one that was stopped would not end by itself
             yield helpers
+
+
+def _can_keep() -> bool:
+    """Whether what helpers compile would reach this process."""
+    with suppress(OSError):
+        kept.check_writable(kept.folder("kernels"))
+        return True
+    return False
 
 
 def _taken(waiting: deque[K]) -> Iterator[K]:

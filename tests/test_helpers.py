@@ -77,3 +77,13 @@ def test_without_helpers_all_is_compiled_here(executable: str, monkeypatch: pyte
     monkeypatch.setattr(helpers.os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
     compile_all(here.append)
     assert here == KERNELS
+
+
+def test_where_nothing_can_be_kept_there_are_no_helpers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "kernels").write_text("a file where the folder should be")
+    monkeypatch.setenv("NETDSL_CACHE", str(tmp_path))
+    here: list[str] = []
+    monkeypatch.setattr(helpers.subprocess, "Popen", lambda *_, **__: pytest.fail("a helper was started"))
+    monkeypatch.setattr(helpers.os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
+    compile_all(here.append)
+    assert here == KERNELS

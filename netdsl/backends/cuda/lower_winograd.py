@@ -19,10 +19,8 @@ from netdsl.backends.cuda.planner import F32, Planner
 from netdsl.backends.cuda.steps import Kernel, one_each
 from netdsl.backends.cuda.tiles import best_tile, gemm_choice
 from netdsl.backends.cuda.views import Address, Argument, Counters, View, padded
-from netdsl.backends.cuda.winograd import Patches, pack_winograd
+from netdsl.backends.cuda.winograd import THREADS, Patches, pack_winograd
 from netdsl.graph.ir import Node
-
-THREADS = 128  # of a block of the transforms
 
 
 def emit_winograd(

@@ -13,6 +13,7 @@ from netdsl.backends.cuda.tiles import LATENCY, MOST, ConvShape, Target, best_ti
 from netdsl.plan.winograd import weight as weight_matrix
 
 TAPS = 3
+THREADS = 128  # chosen: of a block of the transforms
 SIZES = (4, 6)  # m: of a patch of outputs; smaller ones save less and move more
 FEWEST = 16  # chosen: channels and features, below which transforms take longer than products
 TOGETHER = 1 << 24  # chosen: floats of V and M of the images that go through a layer together; 64 MiB bound the memory

@@ -19,12 +19,11 @@ from numba import float32, int32, int64
 
 from netdsl.backends.cuda.kernels.functions import FUNCTIONS, ZERO, limited
 from netdsl.backends.cuda.kernels.gemm import make_gemm
-from netdsl.backends.cuda.kernels.gemm_parts import divided
+from netdsl.backends.cuda.kernels.gemm_parts import divided, pixel_of
 from netdsl.backends.cuda.simt import cuda, device_function
+from netdsl.backends.cuda.winograd import TAPS, THREADS
 from netdsl.plan.winograd import PAIRS
 
-THREADS = 128
-TAPS = 3
 RESIDENT = {4: 4, 6: 3}  # chosen: blocks of a multiprocessor, so that a patch and its loads find registers
 
 make_winograd_products = make_gemm  # a name of their own in profiles
@@ -153,8 +152,7 @@ def make_winograd_input(m: int) -> Callable[..., None]:
         if thread >= int64(images) * down * across * lanes:
             return
         patch, c = divided(thread, lanes)
-        rest, q = divided(patch, across)
-        image, p = divided(rest, down)
+        image, p, q = pixel_of(patch, down, across)
         corner = x + int64(image) * x_image + c
         wide = int32(in_width if c < channels else 0)
         for j in range(n):
@@ -194,8 +192,7 @@ def make_winograd_output(m: int, function: str | None) -> Callable[..., None]:
         if thread >= int64(images) * down * across * lanes:
             return
         patch, k = divided(thread, lanes)
-        rest, q = divided(patch, across)
-        image, p = divided(rest, down)
+        image, p, q = pixel_of(patch, down, across)
         at = v + int64(patch) * held * lanes + k
         for i in range(held):
             values[i] = get(arena, at + int64(int32(i * lanes)))
